@@ -1,0 +1,47 @@
+# The two commands of the README, and what a contributor needs beside them.
+PYTHON ?= python3
+PROMPT ?= a red mushroom
+ARGS ?=
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: run test check lint types format bench clean
+
+run: .venv/installed
+	$(BIN)/maquette run "$(PROMPT)" $(ARGS)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+check: lint types
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/pyright
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/run_cpu.py
+	$(BIN)/python benchmarks/known_answer.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "maquette needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[dev]"
+	@touch $@ .venv/installed

@@ -1,0 +1,65 @@
+"""The NeRF of the coarse stage: density, albedo and normals of points in space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.config import FieldConfig
+from common.field import HashField, grid_config
+
+# Corners of a tetrahedron: four samples give a gradient where central differences take six.
+_STENCIL = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))
+
+
+class RadianceField(nn.Module):
+    """density = softplus(raw + bias (1 - |x| / radius)), albedo = sigmoid(raw) (Magic3D, sec. 4.1).
+
+    Magic3D predicts normals with a second network because finite differences of a 4096-cell hash
+    grid are noise; coarser grids can do with finite differences, which tie shading to the shape.
+    """
+
+    def __init__(self, config: FieldConfig) -> None:
+        super().__init__()
+        self.config = config
+        grid = grid_config(config.grid)
+        self.body = HashField(grid, config.hidden, outputs=4)
+        self.normal_head: nn.Sequential | None = None
+        if config.normals == "predicted":
+            features = grid.levels * grid.features
+            self.normal_head = nn.Sequential(
+                nn.Linear(features, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 3)
+            )
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Density `[N]` and albedo `[N, 3]` in [0, 1] of world points `[N, 3]`."""
+        raw = self.body(points)
+        return F.softplus(raw[:, 0] + self.bias(points)), torch.sigmoid(raw[:, 1:4])
+
+    def density(self, points: Tensor) -> Tensor:
+        """Density `[N]`, per world unit of length."""
+        return F.softplus(self.logit(points))
+
+    def logit(self, points: Tensor) -> Tensor:
+        """What the softplus turns into density, `[N]`."""
+        return self.body(points)[:, 0] + self.bias(points)
+
+    def bias(self, points: Tensor) -> Tensor:
+        """Magic3D's spatial bias: a blob in the middle to start from, `[N]`."""
+        radius = torch.linalg.norm(points, dim=-1)
+        return self.config.density_bias * (1.0 - radius / self.config.density_radius)
+
+    def normals(self, points: Tensor, eps: float) -> Tensor:
+        """Unit normals `[N, 3]`, towards falling density.
+
+        Finite differences are taken of the logit, whose gradient has the density's direction
+        without its huge range: sum_k s_k f(x + eps s_k) over the corners s_k of a tetrahedron is
+        4 eps grad f to first order.
+        """
+        if self.normal_head is not None:
+            return F.normalize(self.normal_head(self.body.encode(points)), dim=-1)
+        corners = torch.tensor(_STENCIL, dtype=points.dtype, device=points.device)
+        taps = (points[:, None] + eps * corners).reshape(-1, 3)
+        values = self.logit(taps).reshape(-1, 4)
+        return F.normalize(-(values @ corners), dim=-1)

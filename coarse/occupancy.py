@@ -1,0 +1,61 @@
+"""Which cells of space are worth looking into: nerfacc's occupancy grid and a march through it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from coarse.marching import Samples, march
+from common.config import OccupancyConfig
+from common.field import EXTENT
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # nerfacc speaks of a missing CUDA toolkit; we don't need one
+    from nerfacc import OccGridEstimator
+
+_WARMUP = 64  # steps in which every cell is looked at
+
+
+class Occupancy(nn.Module):
+    """An `OccGridEstimator` on [-1, 1]^3 and the step length of rays."""
+
+    def __init__(self, config: OccupancyConfig, samples: int) -> None:
+        super().__init__()
+        self.config = config
+        self.step_size = 2.0 * EXTENT / samples
+        self.estimator = OccGridEstimator(
+            roi_aabb=[-EXTENT] * 3 + [EXTENT] * 3, resolution=config.resolution, levels=1
+        )
+        self.estimator.occs.fill_(config.start)
+        self.estimator.binaries.fill_(True)
+
+    def update(self, step: int, density: Callable[[Tensor], Tensor]) -> None:
+        """Every few steps, look at cells anew: decayed maximum of density times step length.
+
+        Magic3D (app. A) thresholds densities of a grid that starts at 20; nerfacc keeps the same
+        decayed maximum in units of opacity of one step.
+        """
+        self.estimator.train()
+        self.estimator.update_every_n_steps(
+            step,
+            occ_eval_fn=lambda points: (density(points) * self.step_size)[:, None],
+            occ_thre=self.config.threshold,
+            ema_decay=self.config.decay,
+            warmup_steps=_WARMUP,
+            n=self.config.every,
+        )
+
+    def sample(self, origins: Tensor, directions: Tensor, jitter: bool) -> Samples:
+        """Packed samples of rays `[R, 3]` in occupied cells; `jitter` shifts each ray's steps."""
+        shift = torch.rand(origins.shape[0]).to(origins.device) if jitter else None
+        return march(
+            origins,
+            directions,
+            self.estimator.binaries[0],
+            self.estimator.aabbs[0],
+            self.step_size,
+            jitter=shift,
+        )

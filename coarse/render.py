@@ -1,0 +1,113 @@
+"""Rendering views of the NeRF: rays, samples, weights, colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coarse.background import Background
+from coarse.field import RadianceField
+from coarse.marching import Samples
+from coarse.occupancy import Occupancy
+from coarse.volume import accumulate, render_weights
+from common.cameras import Cameras
+from common.shading import Lights, shade
+
+TRANSMITTANCE_STOP = 1e-3  # what lies behind this little light is not evaluated with gradients
+_HIT = 0.05  # opacity from which a ray has a surface point with a normal
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Views of the NeRF.
+
+    image: `[B, H, W, 3]`; opacity: `[B, H, W]`; depth: distance along the ray, `[B, H, W]`;
+    normals, directions: of the rays that were shaded, `[P, 3]`; hit_opacity: theirs, `[P]`;
+    samples: how many points were evaluated with gradients.
+    """
+
+    image: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normals: Tensor
+    directions: Tensor
+    hit_opacity: Tensor
+    samples: int
+
+
+def render_views(
+    field: RadianceField,
+    background: Background,
+    occupancy: Occupancy,
+    cameras: Cameras,
+    lights: Lights,
+    resolution: int,
+    training: bool,
+) -> Rendered:
+    """Render square views (Mildenhall 2020, eq. 3) and shade one surface point a ray.
+
+    Magic3D shades every sample; ours shades the accumulated albedo once, with the normal at the
+    ray's expected depth. Where weights are concentrated both agree, at a tenth of the work.
+    """
+    origins, directions = (r.reshape(-1, 3) for r in cameras.rays(resolution, resolution))
+    rays = origins.shape[0]
+    samples = visible_samples(field, occupancy, origins, directions, jitter=training)
+    middle = 0.5 * (samples.t_starts + samples.t_ends)
+    points = origins[samples.ray_indices] + middle[:, None] * directions[samples.ray_indices]
+    density, albedo = field(points)
+    weights = render_weights(density, samples.t_starts, samples.t_ends, samples.ray_indices, rays)
+    packed = torch.cat([albedo, middle[:, None], torch.ones_like(middle)[:, None]], dim=-1)
+    total = accumulate(weights, packed, samples.ray_indices, rays)  # (R, 5)
+    color, depth, opacity = total[:, :3], total[:, 3], total[:, 4]
+
+    hit = torch.nonzero(opacity.detach() > _HIT)[:, 0]
+    normals = directions.new_zeros(0, 3)
+    if lights.need_normals() and hit.numel() > 0:
+        distance = (depth[hit] / opacity[hit]).detach()
+        surface = origins[hit] + distance[:, None] * directions[hit]
+        normals = field.normals(surface, eps=occupancy.step_size)
+        view = hit // (resolution * resolution)
+        shaded = shade(color[hit], normals, surface, lights, view, opacity[hit, None])
+        color = color.index_copy(0, hit, shaded)
+    shape = (len(cameras), resolution, resolution)
+    behind = background(directions.reshape(*shape, 3), random=training)
+    image = color.reshape(*shape, 3) + (1.0 - opacity.reshape(*shape, 1)) * behind
+    return Rendered(
+        image=image,
+        opacity=opacity.reshape(shape),
+        depth=depth.reshape(shape),
+        normals=normals,
+        directions=directions[hit] if normals.shape[0] else normals,
+        hit_opacity=opacity[hit] if normals.shape[0] else opacity[:0],
+        samples=points.shape[0],
+    )
+
+
+@torch.no_grad()
+def visible_samples(
+    field: RadianceField,
+    occupancy: Occupancy,
+    origins: Tensor,
+    directions: Tensor,
+    jitter: bool,
+) -> Samples:
+    """Samples of rays in occupied cells, without those that hardly any light reaches.
+
+    A first look without gradients costs a third of what it saves once surfaces are opaque.
+    """
+    samples = occupancy.sample(origins, directions, jitter)
+    if samples.t_starts.numel() == 0:
+        return samples
+    middle = 0.5 * (samples.t_starts + samples.t_ends)
+    points = origins[samples.ray_indices] + middle[:, None] * directions[samples.ray_indices]
+    density = field.density(points)
+    weights = render_weights(
+        density, samples.t_starts, samples.t_ends, samples.ray_indices, origins.shape[0]
+    )
+    opacity = 1.0 - torch.exp(-density * (samples.t_ends - samples.t_starts))
+    # weight = transmittance * opacity; where the opacity is nothing, the weight says nothing either
+    # and the sample is worth keeping for its gradient.
+    keep = (weights > TRANSMITTANCE_STOP * opacity) | (opacity < 1e-6)
+    return Samples(samples.ray_indices[keep], samples.t_starts[keep], samples.t_ends[keep])

@@ -1,0 +1,206 @@
+"""Volume rendering of packed samples: weights along rays, and sums of values along rays.
+
+Symbols (Mildenhall et al. 2020, "NeRF", eq. 3): sample i of a ray has the density sigma_i and the
+length delta_i = t_end - t_start, so the optical depth tau_i = sigma_i delta_i; it lets through
+exp(-tau_i) of the light that reaches it, the transmittance T_i, and its weight is
+w_i = T_i (1 - exp(-tau_i)) = T_i - T_{i+1}.
+
+Samples are packed: S samples of R rays one ray after another, `ray_indices` `[S]` ascending. In
+float32 on the CPU compiled loops do the work, each ray owned by one iteration, so the bits repeat
+whatever the number of threads; any other device or dtype takes the torch functions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def render_weights(
+    density: Tensor, t_starts: Tensor, t_ends: Tensor, ray_indices: Tensor, num_rays: int
+) -> Tensor:
+    """Weight of each sample in its ray's colour (Mildenhall 2020, eq. 3).
+
+    density: `[S]`, per world unit, >= 0; t_starts, t_ends: `[S]`, distances; ray_indices: int64
+    `[S]`, ascending, in [0, num_rays). Returns `[S]` in [0, 1], summing to at most 1 along a ray.
+    Differentiable in `density` (once, on the CPU in float32). Raises ValueError on unequal shapes
+    or unsorted rays.
+    """
+    for name, tensor in (("t_starts", t_starts), ("t_ends", t_ends)):
+        if tensor.shape != density.shape:
+            raise ValueError(
+                f"{name}: expected {list(density.shape)} like density, got {list(tensor.shape)}"
+            )
+    _check_rays(density, ray_indices, num_rays)
+    lengths = t_ends - t_starts
+    if _compiled(density, lengths):
+        offsets = _ray_offsets(ray_indices, num_rays)
+        return _Weights.apply(density, lengths, offsets)  # pyright: ignore[reportReturnType]
+    return torch_weights(density * lengths, ray_indices, num_rays)
+
+
+def accumulate(
+    weights: Tensor, values: Tensor | None, ray_indices: Tensor, num_rays: int
+) -> Tensor:
+    """Sum `weights * values` along each ray (Mildenhall 2020, eq. 3): `[num_rays, C]`.
+
+    weights: `[S]`; values: `[S, C]`, or None for the sum of the weights, the opacity (C = 1).
+    ray_indices: int64 `[S]`, ascending, in [0, num_rays). A ray without samples gets zeros.
+    Differentiable in both (once, on the CPU in float32). Raises ValueError on wrong shapes or
+    unsorted rays.
+    """
+    _check_rays(weights, ray_indices, num_rays)
+    if values is None:
+        values = torch.ones_like(weights)[:, None]
+    if values.ndim != 2 or values.shape[0] != weights.shape[0]:
+        raise ValueError(f"values: expected [{weights.shape[0]}, C], got {list(values.shape)}")
+    if _compiled(weights, values):
+        offsets = _ray_offsets(ray_indices, num_rays)
+        return _Accumulate.apply(weights, values, offsets)  # pyright: ignore[reportReturnType]
+    return torch_accumulate(weights, values, ray_indices, num_rays)
+
+
+def torch_weights(optical_depth: Tensor, ray_indices: Tensor, num_rays: int) -> Tensor:
+    """`render_weights` in plain torch, from finite optical depths `[S]`; for any device and dtype.
+
+    One running sum over all samples in float64, less its value at each ray's start, stands for the
+    sum along the ray.
+    """
+    tau = optical_depth.double()
+    before = tau.cumsum(0) - tau
+    count = torch.bincount(ray_indices, minlength=num_rays)
+    first = (count.cumsum(0) - count)[ray_indices]
+    transmittance = torch.exp(-(before - before[first]))
+    return (transmittance * -torch.expm1(-tau)).to(optical_depth.dtype)
+
+
+def torch_accumulate(weights: Tensor, values: Tensor, ray_indices: Tensor, num_rays: int) -> Tensor:
+    """`accumulate` in plain torch; on CUDA the order of each sum is the GPU's own choice."""
+    total = weights.new_zeros(num_rays, values.shape[1])
+    return total.index_add(0, ray_indices, weights[:, None] * values)
+
+
+def _check_rays(samples: Tensor, ray_indices: Tensor, num_rays: int) -> None:
+    if samples.ndim != 1 or ray_indices.shape != samples.shape:
+        raise ValueError(
+            "ray_indices: expected one index for each of [S] samples, got "
+            f"{list(ray_indices.shape)} for {list(samples.shape)}"
+        )
+    if ray_indices.is_cuda or ray_indices.numel() == 0:
+        return  # looking at values on a GPU would stall it
+    first, last = int(ray_indices[0]), int(ray_indices[-1])
+    ascending = bool((ray_indices[1:] >= ray_indices[:-1]).all())
+    if not ascending or first < 0 or last >= num_rays:
+        raise ValueError(
+            f"ray_indices: expected ascending in [0, {num_rays}), got {first} to {last}"
+            + ("" if ascending else ", not ascending")
+        )
+
+
+def _compiled(*tensors: Tensor) -> bool:
+    """Whether the compiled loops can take these tensors."""
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+
+
+def _ray_offsets(ray_indices: Tensor, num_rays: int) -> np.ndarray:
+    """First sample of each ray and the number of samples at the end, int64 `[num_rays + 1]`."""
+    rays = np.arange(num_rays + 1)
+    return np.searchsorted(ray_indices.numpy(), rays).astype(np.int64, copy=False)
+
+
+class _Weights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, density: Tensor, lengths: Tensor, offsets: np.ndarray) -> Tensor:
+        weights = torch.empty_like(lengths)
+        passed = torch.empty_like(lengths)
+        _weights_forward(
+            density.contiguous().numpy(), lengths.contiguous().numpy(), offsets,
+            weights.numpy(), passed.numpy(),
+        )  # fmt: skip
+        ctx.save_for_backward(lengths, weights, passed)
+        ctx.offsets = offsets
+        return weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        lengths, weights, passed = (t.detach().numpy() for t in ctx.saved_tensors)
+        grad_density = torch.empty(lengths.shape)
+        _weights_backward(
+            cotangent.contiguous().numpy(), lengths, weights, passed, ctx.offsets,
+            grad_density.numpy(),
+        )  # fmt: skip
+        return grad_density, None, None
+
+
+class _Accumulate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, values: Tensor, offsets: np.ndarray) -> Tensor:
+        weights, values = weights.contiguous(), values.contiguous()
+        total = torch.empty(offsets.shape[0] - 1, values.shape[1])
+        _accumulate_forward(weights.numpy(), values.numpy(), offsets, total.numpy())
+        ctx.save_for_backward(weights, values)
+        ctx.offsets = offsets
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        weights, values = ctx.saved_tensors
+        grad_weights, grad_values = torch.empty_like(weights), torch.empty_like(values)
+        _accumulate_backward(
+            weights.detach().numpy(), values.detach().numpy(), cotangent.contiguous().numpy(),
+            ctx.offsets, grad_weights.numpy(), grad_values.numpy(),
+        )  # fmt: skip
+        return grad_weights, grad_values, None
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _weights_forward(density, lengths, offsets, weights, passed):
+    """Weights, and what light is left behind each sample (`passed`)."""
+    for ray in prange(offsets.shape[0] - 1):
+        depth, transmittance = 0.0, 1.0  # float64: differences of nearly equal numbers follow
+        for i in range(offsets[ray], offsets[ray + 1]):
+            depth += np.float64(density[i]) * np.float64(lengths[i])
+            remaining = math.exp(-depth)
+            weights[i] = np.float32(transmittance - remaining)
+            passed[i] = np.float32(remaining)
+            transmittance = remaining
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _weights_backward(cotangent, lengths, weights, passed, offsets, grad_density):
+    """d w_i / d tau_i = T_{i+1}, and d w_j / d tau_i = -w_j for every j behind i."""
+    for ray in prange(offsets.shape[0] - 1):
+        behind = 0.0
+        for i in range(offsets[ray + 1] - 1, offsets[ray] - 1, -1):
+            slope = np.float64(cotangent[i]) * np.float64(passed[i]) - behind
+            grad_density[i] = np.float32(slope * np.float64(lengths[i]))
+            behind += np.float64(cotangent[i]) * np.float64(weights[i])
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _accumulate_forward(weights, values, offsets, total):
+    for ray in prange(offsets.shape[0] - 1):
+        for channel in range(values.shape[1]):
+            running = 0.0
+            for i in range(offsets[ray], offsets[ray + 1]):
+                running += np.float64(weights[i]) * np.float64(values[i, channel])
+            total[ray, channel] = np.float32(running)
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _accumulate_backward(weights, values, cotangent, offsets, grad_weights, grad_values):
+    for ray in prange(offsets.shape[0] - 1):
+        for i in range(offsets[ray], offsets[ray + 1]):
+            running = 0.0
+            for channel in range(values.shape[1]):
+                running += np.float64(cotangent[ray, channel]) * np.float64(values[i, channel])
+                grad_values[i, channel] = cotangent[ray, channel] * weights[i]
+            grad_weights[i] = np.float32(running)

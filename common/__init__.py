@@ -1,0 +1,1 @@
+"""What both stages speak: cameras, prompts, schedules, distillation, shading, meshes, runs."""

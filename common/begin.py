@@ -1,0 +1,85 @@
+"""Beginning a run from what the command line says: checked first, created after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.checkpoints import checkpoint_path
+from common.config import RunConfig, build_config
+from common.device import pick_device
+from common.errors import UserError
+from common.files import write_whole
+from common.handoff import RESULT, handed_off, read_result
+from common.priors.choose import check_prompts
+from common.runs import Run, open_or_create, open_run
+
+
+def begin(
+    prompt: str,
+    config: str | None = None,
+    settings: Sequence[str] | None = None,
+    prior: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    out: str | None = None,
+) -> Run:
+    """The run of a prompt: new, or the one that the same settings began before.
+
+    Everything that can be wrong with the input is found out before a folder is made.
+    """
+    pairs = [*_prior_pairs(prior, ("coarse", "fine")), *(settings or [])]
+    return _opened(build_config(prompt, config, pairs, seed=seed, device=device), out)
+
+
+def derive(
+    folder: str,
+    prompt: str | None = None,
+    settings: Sequence[str] | None = None,
+    prior: str | None = None,
+    device: str | None = None,
+    out: str | None = None,
+) -> Run:
+    """The run in `folder`; if anything is to differ, a new run that starts from its coarse stage.
+
+    Raises UserError if the coarse stage isn't finished, or if a setting would change it.
+    """
+    source = open_run(folder)
+    read_result(source)
+    if prompt is None and not settings and prior is None and device is None and out is None:
+        return source
+    if prompt is not None and not prompt.strip():
+        raise UserError("the new prompt is empty; say what the shape is to become")
+    base = source.config.model_dump(mode="json")
+    if prompt is not None:
+        base["fine"] = {**base["fine"], "prompt": prompt.strip()}
+    pairs = [*_prior_pairs(prior, ("fine",)), *(settings or [])]
+    config = build_config(source.config.prompt, None, pairs, base=base, device=device)
+    if config.coarse != source.config.coarse or config.seed != source.config.seed:
+        raise UserError(
+            "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
+        )
+    target = _opened(config, out, name=config.fine_prompt)
+    _adopt(source, target)
+    return target
+
+
+def _adopt(source: Run, target: Run) -> None:
+    """Copy a finished coarse stage into a new run; the last checkpoint last, it says 'complete'."""
+    if target.folder.resolve() == source.folder.resolve() or handed_off(target):
+        return
+    target.coarse.mkdir(exist_ok=True)
+    last = checkpoint_path(source.coarse, source.config.coarse.steps).name
+    for name in ("preview.png", RESULT, last):
+        if (source.coarse / name).is_file():
+            write_whole(target.coarse / name, (source.coarse / name).read_bytes())
+    target.event("coarse stage adopted", source=str(source.folder))
+
+
+def _opened(config: RunConfig, out: str | None, name: str | None = None) -> Run:
+    pick_device(config.device)
+    check_prompts(config)
+    return open_or_create(config, out, name)
+
+
+def _prior_pairs(prior: str | None, stages: Sequence[str]) -> list[str]:
+    return [] if prior is None else [f"{stage}.prior.name={prior}" for stage in stages]

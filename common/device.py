@@ -1,0 +1,37 @@
+"""Choosing the device of a run."""
+
+from __future__ import annotations
+
+import torch
+
+from common.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of a setting such as `auto`, `cpu`, `cuda` or `cuda:1`.
+
+    `auto` is CUDA where there is one, else the CPU. Raises UserError for a device that isn't there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"'{name}' is no device; give auto, {', '.join(devices())}") from None
+    if device.type not in {"cpu", "cuda"} or not _present(device):
+        raise UserError(
+            f"device '{name}' isn't there or isn't supported; this machine offers: "
+            f"{', '.join(devices())}"
+        )
+    return device
+
+
+def devices() -> list[str]:
+    """Names of the devices this machine offers."""
+    return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+
+
+def _present(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return device.index in (None, 0)
+    return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()

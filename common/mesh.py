@@ -1,0 +1,73 @@
+"""The one mesh type, and the few measures of a triangle mesh that both stages need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh in world coordinates (Z up, front along +X).
+
+    vertices: float32 `[V, 3]`.
+    faces: int64 `[F, 3]`, counter-clockwise seen from outside.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+
+    def __post_init__(self) -> None:
+        if self.vertices.ndim != 2 or self.vertices.shape[1] != 3:
+            raise ValueError(f"vertices: expected [V, 3], got {list(self.vertices.shape)}")
+        if self.faces.ndim != 2 or self.faces.shape[1] != 3:
+            raise ValueError(f"faces: expected [F, 3], got {list(self.faces.shape)}")
+
+    def to(self, device: torch.device | str) -> Mesh:
+        """The same mesh with its tensors on `device`."""
+        return Mesh(self.vertices.to(device), self.faces.to(device))
+
+    def detach(self) -> Mesh:
+        """The same mesh outside the autograd graph."""
+        return Mesh(self.vertices.detach(), self.faces)
+
+
+def face_normals(vertices: Tensor, faces: Tensor, eps: float = 1e-12) -> Tensor:
+    """Unit normals of faces, `[F, 3]`; zero for a face without area."""
+    a, b, c = vertices[faces].unbind(dim=1)
+    return F.normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=eps)
+
+
+def face_areas(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Areas of faces in squared world units, `[F]`."""
+    a, b, c = vertices[faces].unbind(dim=1)
+    return 0.5 * torch.linalg.norm(torch.linalg.cross(b - a, c - a), dim=-1)
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor, eps: float = 1e-12) -> Tensor:
+    """Area-weighted unit normals of vertices, `[V, 3]`; zero for a vertex of no face."""
+    a, b, c = vertices[faces].unbind(dim=1)
+    weighted = torch.linalg.cross(b - a, c - a)  # length is twice the area
+    total = torch.zeros_like(vertices)
+    for corner in range(3):
+        total = total.index_add(0, faces[:, corner], weighted)
+    return F.normalize(total, dim=-1, eps=eps)
+
+
+def sample_surface(
+    vertices: Tensor, faces: Tensor, count: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Points spread evenly by area: positions `[count, 3]` and the faces they lie on `[count]`."""
+    areas = face_areas(vertices, faces).double()
+    if faces.shape[0] == 0 or not float(areas.sum()) > 0:
+        raise ValueError(f"a surface with area is needed to sample it, got {faces.shape[0]} faces")
+    edges = torch.cumsum(areas, dim=0)
+    draw = torch.rand(count, generator=generator, dtype=torch.float64, device=vertices.device)
+    index = torch.searchsorted(edges, draw * edges[-1]).clamp_max(faces.shape[0] - 1)
+    uv = torch.rand(count, 2, generator=generator, dtype=vertices.dtype, device=vertices.device)
+    root = uv[:, :1].sqrt()  # uniform on the triangle: (1-r)a + r(1-v)b + r v c with r = sqrt(u)
+    a, b, c = vertices[faces[index]].unbind(dim=1)
+    return (1 - root) * a + root * (1 - uv[:, 1:]) * b + root * uv[:, 1:] * c, index

@@ -1,0 +1,1 @@
+"""Priors: text-to-image models seen through one interface, one file a family."""

@@ -1,0 +1,21 @@
+"""The differentiable rasterizer: triangles to pixels, with gradients to vertices and attributes.
+
+`rasterize` finds the face each pixel sees and where on it; `interpolate` carries attributes to the
+covered pixels; `scatter_image` makes an image of them; `antialias` blends across silhouettes, which
+is where a change of shape shows. After Laine et al. 2020, "Modular Primitives for High-Performance
+Differentiable Rendering".
+"""
+
+from common.rasterize.antialias import antialias, opposite_vertices
+from common.rasterize.interpolate import Raster, interpolate, rasterize, scatter_image
+from common.rasterize.visibility import visible_faces
+
+__all__ = [
+    "Raster",
+    "antialias",
+    "interpolate",
+    "opposite_vertices",
+    "rasterize",
+    "scatter_image",
+    "visible_faces",
+]

@@ -1,0 +1,51 @@
+"""The photo studio of the toybox: how the truth of a caption looks from a camera.
+
+One light, in the camera; a grey background; a little ambient light. Whatever learns or knows the
+toybox's views (the exact prior, the embedded one) speaks of these pictures, so a run that it guides
+renders under the same light and before the same grey (`configs/toybox.yaml`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from common.cameras import Cameras
+from common.mesh import face_normals
+from common.rasterize import Raster, antialias, rasterize, scatter_image
+from common.shading import headlights, shade
+from common.toybox.objects import ToyObject
+
+AMBIENT = 0.35
+BACKGROUND = (0.5, 0.5, 0.5)
+
+
+@torch.no_grad()
+def photograph(toy: ToyObject, cameras: Cameras, resolution: int) -> Tensor:
+    """Lit, antialiased views `[B, resolution, resolution, 3]` of a toy, sRGB in [0, 1]."""
+    raster, points, albedo = _surface(toy, cameras, resolution)
+    normals = face_normals(toy.mesh.vertices, toy.mesh.faces)[raster.face]
+    # A face is seen from its outside; where a thin part shows its back, it is lit all the same.
+    view = raster.pixels // (resolution * resolution)
+    lamp = headlights(cameras.position, AMBIENT)
+    colors = shade(albedo, normals, points, lamp, view)
+    return _compose(colors, raster)
+
+
+@torch.no_grad()
+def albedo_views(toy: ToyObject, cameras: Cameras, resolution: int) -> tuple[Tensor, Tensor]:
+    """Unlit views `[B, H, W, 3]` of a toy and their silhouettes, bool `[B, H, W]`."""
+    raster, _, albedo = _surface(toy, cameras, resolution)
+    return _compose(albedo, raster), raster.face_index >= 0
+
+
+def _surface(toy: ToyObject, cameras: Cameras, resolution: int) -> tuple[Raster, Tensor, Tensor]:
+    mesh = toy.mesh
+    raster = rasterize(mesh.vertices, mesh.faces, cameras.mvp(), resolution, resolution)
+    points = (mesh.vertices[mesh.faces[raster.face]] * raster.bary[:, :, None]).sum(dim=1)
+    return raster, points, toy.albedo(points, raster.face)
+
+
+def _compose(colors: Tensor, raster: Raster) -> Tensor:
+    background = torch.tensor(BACKGROUND, device=colors.device)
+    return antialias(scatter_image(colors, raster, background), raster)

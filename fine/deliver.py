@@ -1,0 +1,42 @@
+"""The export stage of a run: from its fine checkpoint to files in the run's `export/`."""
+
+from __future__ import annotations
+
+import typer
+
+from common.config import changed
+from common.progress import say
+from common.runs import Run, slug
+from fine.export.export import export
+from fine.train import load_finished
+
+
+def run_export(run: Run, faces: int | None = None, texture_size: int | None = None) -> None:
+    """Export a finished run and print where the OBJ and the turntable picture lie.
+
+    faces, texture_size: other limits than the run's own. Raises UserError if the fine stage isn't
+    finished or a limit is out of range.
+    """
+    limits = {"faces": faces, "texture_size": texture_size}
+    config = changed(run.config, "export", limits).export
+    model = load_finished(run)
+    say(f"export: at most {config.faces} faces, {config.texture_size} px texture")
+    report = export(
+        model.mesh(),
+        model.albedo,
+        run.export,
+        slug(run.config.fine_prompt),
+        faces=config.faces,
+        texture_size=config.texture_size,
+        unwrap_limit_s=config.unwrap_limit,
+        speck_share=config.speck_share,
+    )
+    run.event("exported", faces=report.faces_out, psnr=report.psnr_mean, seconds=report.seconds)
+    if report.unwrap_reason:
+        run.warn(f"unwrapped without xatlas: {report.unwrap_reason}")
+    say(
+        f"exported {report.faces_out} faces; read back at {report.psnr_mean:.1f} dB of the model "
+        f"(worst view {report.psnr_min:.1f} dB)"
+    )
+    typer.echo(report.obj_path)
+    typer.echo(report.turntable_path)

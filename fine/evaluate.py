@@ -1,0 +1,67 @@
+"""Scoring runs against the toybox's truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import typer
+
+from common.errors import UserError
+from common.files import write_whole
+from common.rasterize import Raster, interpolate
+from common.runs import Run, open_run
+from common.toybox.grammar import parse
+from common.toybox.objects import build
+from common.toybox.score import Scores, Textured, score
+from fine.model import FineModel
+from fine.train import first_model, load_finished
+
+Stage = Literal["handoff", "fine"]
+
+
+def evaluate_runs(folders: list[str], json_file: str | None) -> None:
+    """Print a line of scores for each run, and write them to `json_file` if given.
+
+    Raises UserError for a run without a finished fine stage or with a prompt outside the toybox.
+    """
+    runs = [open_run(folder) for folder in folders]
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        scores = evaluate_run(run)
+        rows.append({"run": str(run.folder), "prompt": run.config.fine_prompt, **asdict(scores)})
+        typer.echo(
+            f"{run.config.fine_prompt}: F-score {scores.f_score:.3f}  "
+            f"chamfer {scores.chamfer:.4f}  IoU {scores.iou:.3f}  PSNR {scores.psnr:.1f} dB"
+        )
+    if json_file is not None:
+        _write_json(Path(json_file), rows)
+
+
+def evaluate_run(run: Run, stage: Stage = "fine") -> Scores:
+    """Scores of a run's mesh: the finished one, or the one the hand-off made."""
+    caption = parse(run.config.fine_prompt)
+    model = load_finished(run) if stage == "fine" else first_model(run)
+    return score(textured(model), build(caption))
+
+
+def textured(model: FineModel) -> Textured:
+    """A model as the scores want it."""
+    mesh = model.mesh()
+
+    def colors(raster: Raster) -> torch.Tensor:
+        return model.albedo(interpolate(mesh.vertices, raster))
+
+    return Textured(mesh, colors)
+
+
+def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    try:
+        write_whole(path, json.dumps(rows, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror}); choose another --json FILE"
+        ) from None

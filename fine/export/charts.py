@@ -1,0 +1,211 @@
+"""Our own unwrapping: flat charts by direction, packed in shelves. Plain, quick, never stuck.
+
+Neighbouring faces that look along the same axis are projected along it. A chart that covers itself
+(a spiral stair seen from above) is cut until it does not. It makes more seams than xatlas and fills
+less of the texture, but it ends within seconds on any mesh.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SMOOTHING = 4  # rounds of averaging normals with the neighbours', so that rough skin is one chart
+LEAST_COSINE = 0.25  # a face may be foreshortened this much by its chart's projection
+CUTTING_ROUNDS = 6  # then charts that still cover themselves become single faces
+PACKING_ROUNDS = 20  # bisections of the scale
+
+# Directions +x -x +y -y +z -z, and for each the two axes it is projected to, keeping orientation.
+DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], float)
+FRAME_U = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0], [0, 1, 0]], float)
+FRAME_V = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]], float)
+
+
+def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Ints, Ints]:
+    """Unwrap a mesh for a texture of `size` texels: uv `[W, 2]`, faces `[F, 3]`, source `[W]`.
+
+    Charts never overlap, and lie at least 4 texels apart where there is room for that.
+    Raises ValueError where the texture has too few texels for the charts.
+    """
+    pairs = face_pairs(faces)
+    normals = _unit_normals(vertices, faces)
+    direction = chart_directions(normals, pairs)
+    group = np.zeros(faces.shape[0], dtype=np.int64)
+    rounds = 0
+    while True:  # ends, since a chart of a single face cannot cover itself
+        chart = _connected(pairs, direction, group)
+        flat, chart_faces, source, chart_of = _flatten(vertices, faces, direction, chart)
+        texels = pack(flat, chart_of, size)
+        bad = np.unique(chart[_doubly_covered(texels, chart_faces, size)])
+        if bad.size == 0:
+            return texels / size, chart_faces, source
+        rounds += 1
+        group = _cut(vertices, faces, chart, bad, group, whole=rounds >= CUTTING_ROUNDS)
+
+
+def face_pairs(faces: Ints) -> Ints:
+    """Pairs of faces that share an edge, `[E, 2]`."""
+    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    key = edges[:, 0] * (int(faces.max()) + 1) + edges[:, 1]
+    order = np.argsort(key, kind="stable")
+    same = np.nonzero(key[order][1:] == key[order][:-1])[0]
+    return np.stack([order[same] // 3, order[same + 1] // 3], axis=1)
+
+
+def chart_directions(normals: Floats, pairs: Ints) -> Ints:
+    """The axis that each face is projected along, `[F]`, an index into DIRECTIONS."""
+    count = normals.shape[0]
+    ends = np.concatenate([pairs, pairs[:, ::-1]])
+    graph = coo_array((np.ones(ends.shape[0]), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    graph = graph.tocsr()
+    smooth = normals
+    for _ in range(SMOOTHING):
+        smooth = smooth + graph @ smooth
+        smooth = smooth / np.maximum(np.linalg.norm(smooth, axis=1, keepdims=True), 1e-12)
+    own = normals @ DIRECTIONS.T  # [F, 6]; the largest is at least 1/sqrt(3)
+    return np.where(own >= LEAST_COSINE, smooth @ DIRECTIONS.T, own - 4.0).argmax(axis=1)
+
+
+def pack(flat: Floats, chart_of: Ints, size: int) -> Floats:
+    """Positions in texels `[W, 2]` within `[0, size]`, every chart in a rectangle of its own.
+
+    flat: `[W, 2]` positions in the charts' own planes, world units, sorted by chart.
+    chart_of: `[W]` ascending. One scale holds for all charts, the largest found that fits.
+    """
+    starts = np.nonzero(np.diff(chart_of, prepend=-1))[0]
+    low = np.minimum.reduceat(flat, starts)
+    flat = flat - low[chart_of]
+    extent = np.maximum.reduceat(flat, starts)
+    tall = extent[:, 1] > extent[:, 0]
+    flat = np.where(  # a quarter turn lays tall charts down, which suits shelves
+        tall[chart_of][:, None],
+        np.stack([extent[chart_of, 1] - flat[:, 1], flat[:, 0]], axis=1),
+        flat,
+    )
+    extent = np.where(tall[:, None], extent[:, ::-1], extent)
+    order = np.argsort(-extent[:, 1], kind="stable")
+    for padding in (2, 1, 0):
+        scale = _best_scale(extent[order], size, padding)
+        if scale > 0.0:
+            corner = np.empty_like(extent)
+            corner[order] = _shelves(_texels(extent[order], scale, padding), size)[0]
+            return flat * scale + corner[chart_of] + padding
+    raise ValueError(f"texture_size: {size} texels are too few for the mesh's {starts.size} charts")
+
+
+def _best_scale(extent: Floats, size: int, padding: int) -> float:
+    """The largest texels per unit found for which the charts fit, 0 if none does."""
+    high = size / max(float(np.sqrt(extent.prod(axis=1).sum())), float(extent.max()), 1e-12)
+    low = 0.0
+    for _ in range(PACKING_ROUNDS):
+        middle = 0.5 * (low + high)
+        if _shelves(_texels(extent, middle, padding), size)[1]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _texels(extent: Floats, scale: float, padding: int) -> Ints:
+    """Whole texels that each chart takes with its padding, `[C, 2]`."""
+    return np.maximum(np.ceil(extent * scale), 1.0).astype(np.int64) + 2 * padding
+
+
+@njit(cache=True)
+def _shelves(boxes, size):
+    """Set boxes `[C, 2]`, highest first, side by side on shelves: corners, and whether they fit."""
+    corner = np.zeros((boxes.shape[0], 2))
+    x, y, shelf = 0, 0, 0
+    for i in range(boxes.shape[0]):
+        if x + boxes[i, 0] > size:
+            x, y, shelf = 0, y + shelf, 0
+        if boxes[i, 0] > size or y + boxes[i, 1] > size:
+            return corner, False
+        corner[i, 0], corner[i, 1] = x, y
+        x += boxes[i, 0]
+        shelf = max(shelf, boxes[i, 1])
+    return corner, True
+
+
+def _unit_normals(vertices: Floats, faces: Ints) -> Floats:
+    a, b, c = np.moveaxis(vertices[faces], 1, 0)
+    normals = np.cross(b - a, c - a)
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.where(length > 0.0, normals / np.maximum(length, 1e-300), DIRECTIONS[4])
+
+
+def _connected(pairs: Ints, direction: Ints, group: Ints) -> Ints:
+    """The chart of each face `[F]`: neighbours of the same direction and group, from 0."""
+    count = direction.shape[0]
+    a, b = pairs.T
+    same = (direction[a] == direction[b]) & (group[a] == group[b])
+    graph = coo_array((np.ones(int(same.sum())), (a[same], b[same])), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _flatten(
+    vertices: Floats, faces: Ints, direction: Ints, chart: Ints
+) -> tuple[Floats, Ints, Ints, Ints]:
+    """Each chart's vertices in its plane: `[W, 2]`, faces `[F, 3]`, source `[W]`, chart `[W]`."""
+    count = vertices.shape[0]
+    key, corner = np.unique(chart[:, None] * count + faces, return_inverse=True)
+    chart_of, source = key // count, key % count
+    of_chart = np.empty(int(chart.max()) + 1, dtype=np.int64)
+    of_chart[chart] = direction
+    own = of_chart[chart_of]
+    points = vertices[source]
+    flat = np.stack([(points * FRAME_U[own]).sum(1), (points * FRAME_V[own]).sum(1)], axis=1)
+    return flat, corner.reshape(-1, 3), source, chart_of
+
+
+def _cut(vertices: Floats, faces: Ints, chart: Ints, bad: Ints, group: Ints, whole: bool) -> Ints:
+    """New groups `[F]`: the faces of `bad` charts in quarters, or (`whole`) each on its own."""
+    group = group.copy()
+    following = int(group.max()) + 1
+    order = np.argsort(chart, kind="stable")
+    bounds = np.searchsorted(chart[order], np.stack([bad, bad + 1], axis=1))
+    for first, last in bounds:
+        members = order[first:last]
+        if whole or members.size <= 4:
+            group[members] = following + np.arange(members.size)
+            following += members.size
+            continue
+        middles = vertices[faces[members]].mean(axis=1)
+        long = np.argsort(-np.ptp(middles, axis=0), kind="stable")[:2]
+        halves = middles[:, long] > np.median(middles[:, long], axis=0)
+        group[members] = following + 2 * halves[:, 0] + halves[:, 1]
+        following += 4
+    return group
+
+
+@njit(cache=True)
+def _doubly_covered(texels, faces, size):
+    """Faces that cover a texel centre which an earlier face covers as well."""
+    owner = np.zeros((size, size), dtype=np.bool_)
+    bad = np.zeros(faces.shape[0], dtype=np.bool_)
+    for f in range(faces.shape[0]):
+        ax, ay = texels[faces[f, 0]]
+        bx, by = texels[faces[f, 1]]
+        cx, cy = texels[faces[f, 2]]
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if area == 0.0:
+            continue
+        edge = 1e-5 * abs(area)  # centres on a shared edge belong to neither
+        sign = 1.0 if area > 0.0 else -1.0
+        for row in range(max(int(min(ay, by, cy)), 0), min(int(max(ay, by, cy)) + 1, size)):
+            y = row + 0.5
+            for col in range(max(int(min(ax, bx, cx)), 0), min(int(max(ax, bx, cx)) + 1, size)):
+                x = col + 0.5
+                e0 = sign * ((cx - bx) * (y - by) - (cy - by) * (x - bx))
+                e1 = sign * ((ax - cx) * (y - cy) - (ay - cy) * (x - cx))
+                e2 = sign * ((bx - ax) * (y - ay) - (by - ay) * (x - ax))
+                if e0 > edge and e1 > edge and e2 > edge:
+                    bad[f] = bad[f] or owner[row, col]
+                    owner[row, col] = True
+    return bad

@@ -1,0 +1,156 @@
+"""Cleaning a mesh for other programs: specks, defects, orientation, number of faces.
+
+pymeshlab does the mending and the decimation. It is imported on use: it loads slowly, and its
+licence (GPL-3) makes it a part that some will want to leave out.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from common.mesh import Mesh
+
+MERGE_SHARE = 1e-5  # vertices nearer than this share of the bounding box's diagonal become one
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def clean(mesh: Mesh, min_component_share: float = 0.01) -> Mesh:
+    """The mesh without specks and defects, every part wound outward, on the CPU.
+
+    Close and duplicate vertices are merged; faces that are double or have no area go; connected
+    parts with less than `min_component_share` (in [0, 1]) of the whole area go; edges and vertices
+    where more than one sheet meets are split; faces of a part are wound alike, and a part whose
+    signed volume is negative is turned inside out.
+    Raises ValueError if nothing is left.
+    """
+    if not 0.0 <= min_component_share <= 1.0:
+        raise ValueError(f"min_component_share: expected [0, 1], got {min_component_share}")
+    vertices, faces = _arrays(mesh)
+    diagonal = float(np.linalg.norm(np.ptp(vertices[faces.reshape(-1)], axis=0)))
+    threshold = _pymeshlab().PureValue(MERGE_SHARE * diagonal)
+    meshes = _mesh_set(vertices, faces)
+    meshes.meshing_merge_close_vertices(threshold=threshold)
+    meshes.meshing_remove_duplicate_vertices()
+    meshes.meshing_remove_null_faces()
+    meshes.meshing_remove_duplicate_faces()
+    vertices, faces = _matrices(meshes)
+    faces = drop_specks(vertices, faces, min_component_share)
+    meshes = _mesh_set(vertices, faces)
+    meshes.meshing_remove_unreferenced_vertices()
+    meshes.meshing_repair_non_manifold_edges(method="Split Vertices")
+    meshes.meshing_repair_non_manifold_vertices()
+    meshes.meshing_re_orient_faces_coherently()
+    vertices, faces = _matrices(meshes)
+    return _mesh(vertices, wind_outward(vertices, faces))
+
+
+def decimate(mesh: Mesh, faces: int) -> Mesh:
+    """The mesh with at most about `faces` faces, by quadric edge collapse, on the CPU.
+
+    Boundaries, normals and topology are kept, so that a shape with many handles can keep more
+    faces than asked for. A mesh that has no more than `faces` is returned as it is.
+    (Garland and Heckbert 1997, "Surface simplification using quadric error metrics".)
+    """
+    if faces < 4:
+        raise ValueError(f"faces: expected at least 4, got {faces}")
+    if mesh.faces.shape[0] <= faces:
+        return mesh
+    meshes = _mesh_set(*_arrays(mesh))
+    meshes.meshing_decimation_quadric_edge_collapse(
+        targetfacenum=faces, preserveboundary=True, preservenormal=True, preservetopology=True
+    )
+    meshes.meshing_remove_unreferenced_vertices()
+    return _mesh(*_matrices(meshes))
+
+
+def drop_specks(vertices: Floats, faces: Ints, min_share: float) -> Ints:
+    """The faces `[F', 3]` of connected parts that have at least `min_share` of the whole area.
+
+    Raises ValueError if there is no area, or if every part is a speck.
+    """
+    a, b, c = np.moveaxis(vertices[faces], 1, 0)
+    areas = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    total = float(areas.sum())
+    if faces.shape[0] == 0 or not total > 0.0:
+        raise ValueError("mesh: nothing to export, it has no face with an area")
+    part = face_components(faces, vertices.shape[0])
+    shares = np.bincount(part, weights=areas) / total
+    kept = shares[part] >= min_share
+    if not kept.any():
+        raise ValueError(
+            f"mesh: nothing to export, all its {shares.size} parts are specks (the largest has "
+            f"{shares.max():.2%} of the surface, {min_share:.2%} is needed)"
+        )
+    return faces[kept]
+
+
+def face_components(faces: Ints, vertex_count: int) -> Ints:
+    """The connected part (faces that share a vertex) of each face `[F]`, counted from 0."""
+    rows = faces[:, [0, 1]].reshape(-1)
+    columns = faces[:, [1, 2]].reshape(-1)
+    graph = coo_array(
+        (np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(vertex_count, vertex_count)
+    )
+    _, of_vertex = connected_components(graph, directed=False)
+    return np.unique(of_vertex[faces[:, 0]], return_inverse=True)[1].reshape(-1)
+
+
+def wind_outward(vertices: Floats, faces: Ints) -> Ints:
+    """The faces `[F, 3]`, those of parts with a negative signed volume turned around."""
+    part = face_components(faces, vertices.shape[0])
+    a, b, c = np.moveaxis(vertices[faces], 1, 0)
+    # Measured from the part's own middle, the volume has a meaning for open parts as well.
+    middle = np.stack([np.bincount(part, weights=x) for x in ((a + b + c) / 3.0).T], axis=1)
+    middle = (middle / np.bincount(part)[:, None])[part]
+    a, b, c = a - middle, b - middle, c - middle
+    volumes = np.bincount(part, weights=np.einsum("fi,fi->f", a, np.cross(b, c)))
+    return np.where((volumes < 0.0)[part][:, None], faces[:, ::-1], faces)
+
+
+def _pymeshlab() -> ModuleType:
+    try:
+        import pymeshlab
+    except ImportError as error:
+        raise ImportError(
+            "cleaning and decimation need pymeshlab: pip install pymeshlab"
+        ) from error
+    return pymeshlab
+
+
+def _arrays(mesh: Mesh) -> tuple[Floats, Ints]:
+    """The mesh as float64 and int64 arrays; ValueError if it is empty or not finite."""
+    vertices = mesh.vertices.detach().cpu().double().numpy()
+    faces = mesh.faces.cpu().long().numpy()
+    if faces.shape[0] == 0:
+        raise ValueError("mesh: nothing to export, it has no faces")
+    if not np.isfinite(vertices).all():
+        raise ValueError("mesh: expected finite vertices, got NaN or infinity")
+    return vertices, faces
+
+
+def _mesh_set(vertices: Floats, faces: Ints) -> Any:
+    library = _pymeshlab()
+    meshes = library.MeshSet()
+    meshes.add_mesh(library.Mesh(vertices, faces.astype(np.int32)))
+    return meshes
+
+
+def _matrices(meshes: Any) -> tuple[Floats, Ints]:
+    current = meshes.current_mesh()
+    return current.vertex_matrix(), current.face_matrix().astype(np.int64)
+
+
+def _mesh(vertices: Floats, faces: Ints) -> Mesh:
+    return Mesh(
+        torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float32)),
+        torch.from_numpy(np.ascontiguousarray(faces)),
+    )

@@ -1,0 +1,174 @@
+"""Reading the exported files back as a stranger would, and comparing them with the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.cameras import Cameras, orbit, sphere_views
+from common.mesh import Mesh
+from common.rasterize import Raster, interpolate, rasterize, scatter_image
+from common.shading import Lights, headlights, shade
+from fine.export.bake import CHUNK, AlbedoFn
+from fine.export.write import to_world_axes
+
+BACKGROUND = 1.0  # white
+VIEWS = 8
+BEST_PSNR = 99.0  # what is told for identical images, whose PSNR is infinite
+AMBIENT = 0.4  # share of light from everywhere in the turntable
+SUPERSAMPLING = 2  # samples a pixel in each direction
+
+
+@dataclass(frozen=True)
+class TexturedMesh:
+    """A mesh from a file, in world axes.
+
+    vertices: `[W, 3]`; faces: int64 `[F, 3]`; uv: `[W, 2]`, V bottom-up; normals: unit `[W, 3]`;
+    texture: uint8 `[S, S, 3]`, sRGB, row 0 on top.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    uv: Tensor
+    normals: Tensor
+    texture: Tensor
+
+
+def read_obj(path: Path) -> TexturedMesh:
+    """Load an OBJ with its MTL and texture through trimesh, which shares no code with the writer.
+
+    Raises ValueError if the file has no texture or no texture coordinates.
+    """
+    import trimesh
+
+    mesh = trimesh.load(path, process=False, force="mesh")
+    image = getattr(getattr(mesh.visual, "material", None), "image", None)  # pyright: ignore
+    uv = getattr(mesh.visual, "uv", None)  # pyright: ignore
+    if image is None or uv is None:
+        raise ValueError(f"{path}: expected a texture and texture coordinates, got neither or one")
+    return TexturedMesh(
+        to_world_axes(_floats(mesh.vertices)),  # pyright: ignore
+        torch.from_numpy(np.array(mesh.faces, dtype=np.int64)),  # pyright: ignore
+        _floats(uv),
+        F.normalize(to_world_axes(_floats(mesh.vertex_normals)), dim=-1),  # pyright: ignore
+        torch.from_numpy(np.array(image.convert("RGB"))),
+    )
+
+
+def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
+    """Bilinear lookups `[P, C]` in [0, 1] in a uint8 texture `[H, W, C]`; borders are extended.
+
+    uv: `[P, 2]`, V bottom-up; (0, 0) is the outer corner of the bottom left texel.
+    """
+    height, width, _ = texture.shape
+    x = uv[:, 0] * width - 0.5
+    y = (1.0 - uv[:, 1]) * height - 0.5
+    left, top = x.floor(), y.floor()
+    fx, fy = (x - left)[:, None], (y - top)[:, None]
+    columns = [(left.long() + i).clamp(0, width - 1) for i in (0, 1)]
+    rows = [(top.long() + i).clamp(0, height - 1) for i in (0, 1)]
+    upper, lower = (
+        texture[row, columns[0]] * (1.0 - fx) + texture[row, columns[1]] * fx for row in rows
+    )
+    return (upper * (1.0 - fy) + lower * fy) / 255.0
+
+
+def compare(
+    read: TexturedMesh,
+    mesh: Mesh,
+    albedo_fn: AlbedoFn,
+    views: int = VIEWS,
+    resolution: int = 512,
+) -> list[float]:
+    """PSNR in dB of each view of the file's albedo against the model's, at most BEST_PSNR.
+
+    mesh, albedo_fn: the model in memory; the field is evaluated at its pixels' surface points on
+    the mesh's device. The views are spread over the whole sphere, antialiased as viewers show them.
+    Only pixels that either image covers count: an empty background would flatter the result.
+    """
+    device = mesh.vertices.device
+    vertices, faces = mesh.vertices.detach().cpu(), mesh.faces.cpu()
+
+    def model_albedo(raster: Raster) -> Tensor:
+        points = interpolate(vertices, raster)
+        parts = [albedo_fn(part.to(device)).float().cpu() for part in points.split(CHUNK)]
+        return torch.cat(parts).clamp(0.0, 1.0)
+
+    values = []
+    cameras = sphere_views(views)
+    for index in range(views):
+        camera = cameras[index : index + 1]
+        file_image, file_mask = _render(
+            read.vertices, read.faces, camera, resolution, partial(_file_albedo, read)
+        )
+        model_image, model_mask = _render(vertices, faces, camera, resolution, model_albedo)
+        values.append(psnr(file_image, model_image, file_mask | model_mask))
+    return values
+
+
+def psnr(image: Tensor, reference: Tensor, mask: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB over the pixels of `mask` `[H, W]`, at most BEST_PSNR."""
+    if not bool(mask.any()):
+        return BEST_PSNR
+    error = float((image - reference)[mask].double().square().mean())
+    return BEST_PSNR if error <= 0.0 else min(-10.0 * math.log10(error), BEST_PSNR)
+
+
+def turntable(read: TexturedMesh, views: int = VIEWS, resolution: int = 256) -> NDArray[np.uint8]:
+    """A contact sheet of a textured mesh seen all around, uint8 `[H, W, 3]`, front first.
+
+    views: an even number, set in two rows. Lit from the camera.
+    """
+    if views < 2 or views % 2:
+        raise ValueError(f"views: expected an even number of at least 2, got {views}")
+    cameras = orbit(views)
+    tiles = []
+    for index in range(views):
+        camera = cameras[index : index + 1]
+        lights = headlights(camera.position, AMBIENT)
+
+        def lit(raster: Raster, lights: Lights = lights) -> Tensor:
+            normals = F.normalize(interpolate(read.normals, raster), dim=-1)
+            points = interpolate(read.vertices, raster)
+            return shade(_file_albedo(read, raster), normals, points, lights, raster.view)
+
+        tiles.append(_render(read.vertices, read.faces, camera, resolution, lit)[0])
+    half = views // 2
+    sheet = torch.cat([torch.cat(tiles[:half], dim=1), torch.cat(tiles[half:], dim=1)], dim=0)
+    return (sheet.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
+
+
+def _file_albedo(read: TexturedMesh, raster: Raster) -> Tensor:
+    """The file's colours `[P, 3]` at the covered pixels."""
+    return sample_texture(read.texture, interpolate(read.uv, raster))
+
+
+@torch.no_grad()
+def _render(
+    vertices: Tensor,
+    faces: Tensor,
+    camera: Cameras,
+    resolution: int,
+    colours: Callable[[Raster], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """One camera's antialiased image `[H, W, 3]`, and which pixels the mesh touches `[H, W]`."""
+    fine = resolution * SUPERSAMPLING
+    raster = rasterize(vertices, faces, camera.mvp(), fine, fine)
+    values = colours(raster)
+    image = scatter_image(values, raster, values.new_full((3,), BACKGROUND))
+    small = F.avg_pool2d(image.permute(0, 3, 1, 2), SUPERSAMPLING)[0].permute(1, 2, 0)
+    covered = F.max_pool2d((raster.face_index >= 0).float(), SUPERSAMPLING)[0] > 0.0
+    return small, covered
+
+
+def _floats(values: object) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.float32))

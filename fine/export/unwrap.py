@@ -1,0 +1,135 @@
+"""UV unwrapping that always ends: xatlas in a child process, with a time limit, or our charts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.mesh import Mesh, vertex_normals
+from fine.export.charts import planar_charts
+
+PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
+CHILD = ("-m", "fine.export.atlas")
+ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package `fine`
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """A mesh whose vertices are doubled along seams, with a texture position each.
+
+    vertices: float32 `[W, 3]`, world. faces: int64 `[F, 3]`, in the order of the source mesh.
+    uv: float32 `[W, 2]` in [0, 1], V runs bottom-up. source_vertex: int64 `[W]`, the vertex of the
+    source mesh each one is a copy of. method: who made it. reason: why it was not xatlas, or "".
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    uv: Tensor
+    source_vertex: Tensor
+    method: Literal["xatlas", "fallback"]
+    reason: str = ""
+
+    def welded(self) -> Mesh:
+        """The mesh without seams: copies of a vertex are one again; vertices of no face vanish."""
+        used, vertex = torch.unique(self.source_vertex, return_inverse=True)
+        positions = self.vertices.new_zeros(used.shape[0], 3)
+        positions[vertex] = self.vertices
+        return Mesh(positions, vertex[self.faces])
+
+    def welded_vertex(self) -> Tensor:
+        """The vertex of `welded()` that each vertex is a copy of, int64 `[W]`."""
+        return torch.unique(self.source_vertex, return_inverse=True)[1]
+
+    def normals(self) -> Tensor:
+        """Smooth unit normals `[W, 3]`, equal on both sides of a seam."""
+        mesh = self.welded()
+        normals = vertex_normals(mesh.vertices, mesh.faces)
+        # Where faces cancel each other out there is no normal; files want a unit vector even so.
+        lost = normals.square().sum(dim=1, keepdim=True) < 0.25
+        normals = torch.where(lost, normals.new_tensor([0.0, 0.0, 1.0]), normals)
+        return normals[self.welded_vertex()]
+
+
+def unwrap(mesh: Mesh, time_limit_s: float = 45.0, texture_size: int = 2048) -> Unwrapped:
+    """Give a mesh texture coordinates, with charts that do not overlap.
+
+    xatlas may take `time_limit_s` seconds; after that, or if it fails, our own charts are used (a
+    second or two). texture_size: texels a side, which the distance between charts depends on.
+    """
+    if mesh.faces.shape[0] == 0:
+        raise ValueError("mesh: expected at least one face, got none")
+    if texture_size < 16:
+        raise ValueError(f"texture_size: expected at least 16 texels, got {texture_size}")
+    vertices = np.ascontiguousarray(mesh.vertices.detach().cpu().float().numpy())
+    faces = np.ascontiguousarray(mesh.faces.cpu().numpy())
+    found = _run_xatlas(vertices, faces, time_limit_s, texture_size)
+    if not isinstance(found, str):
+        return _unwrapped(vertices, *found, "xatlas", "")
+    charts = planar_charts(vertices.astype(np.float64), faces, texture_size)
+    return _unwrapped(vertices, *charts, "fallback", found)
+
+
+def _run_xatlas(
+    vertices: NDArray[np.float32], faces: NDArray[np.int64], time_limit_s: float, size: int
+) -> tuple[NDArray, NDArray, NDArray] | str:
+    """The atlas of the child process (uv, faces, source vertex), or why there is none."""
+    if not time_limit_s > 0.0:
+        return "xatlas was given no time"
+    if not sys.executable:
+        return "there is no Python interpreter to start xatlas in"
+    with tempfile.TemporaryDirectory(prefix="maquette-unwrap-") as name:
+        folder = Path(name)
+        np.save(folder / "vertices.npy", vertices)
+        np.save(folder / "faces.npy", faces)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        command = [sys.executable, *CHILD, name, str(size), str(PADDING)]
+        try:
+            ended = subprocess.run(
+                command, env=environment, capture_output=True, timeout=time_limit_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"xatlas took longer than {time_limit_s:g} s"
+        if ended.returncode != 0:
+            lines = ended.stderr.decode(errors="replace").strip().splitlines()
+            return f"xatlas ended with code {ended.returncode}: {lines[-1] if lines else 'no word'}"
+        uv = np.load(folder / "uv.npy")
+        out_faces = np.load(folder / "atlas_faces.npy")
+        source = np.load(folder / "source_vertex.npy")
+    if not _is_sound(uv, out_faces, source, faces):
+        return "xatlas made an atlas that does not fit the mesh"
+    return uv, out_faces, source
+
+
+def _is_sound(uv: NDArray, out_faces: NDArray, source: NDArray, faces: NDArray[np.int64]) -> bool:
+    """Whether an atlas has a place in [0, 1] for every corner of the faces, in their order."""
+    inside = bool(np.isfinite(uv).all()) and uv.min() >= 0.0 and uv.max() <= 1.0
+    return inside and out_faces.shape == faces.shape and bool((source[out_faces] == faces).all())
+
+
+def _unwrapped(
+    vertices: NDArray[np.float32],
+    uv: NDArray,
+    faces: NDArray,
+    source: NDArray,
+    method: Literal["xatlas", "fallback"],
+    reason: str,
+) -> Unwrapped:
+    return Unwrapped(
+        torch.from_numpy(vertices[source]),
+        torch.from_numpy(np.ascontiguousarray(faces, dtype=np.int64)),
+        torch.from_numpy(np.ascontiguousarray(uv, dtype=np.float32)),
+        torch.from_numpy(np.ascontiguousarray(source, dtype=np.int64)),
+        method,
+        reason,
+    )

@@ -1,0 +1,119 @@
+"""The fine stage's model: a deformable tetrahedral grid with a texture field, and its pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.cameras import Cameras
+from common.config import FieldConfig, FineConfig
+from common.errors import UserError
+from common.field import HashField, grid_config
+from common.mesh import Mesh, vertex_normals
+from common.rasterize import antialias, interpolate, rasterize, scatter_image
+from common.shading import Lights, shade
+from common.training import Learner
+from fine.isosurface import Isosurface, grid_surface
+from fine.tetgrid import TetGrid
+from fine.texture import Texture
+
+
+class Lattice(nn.Module):
+    """A learnable value at every lattice point."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+
+class FineModel:
+    """DMTet (Shen 2021): signed distances and offsets on a tetrahedral grid, and a texture.
+
+    sdf: `[(R+1)^3]`, negative inside, in units of a cell so that one learning rate suits every
+    resolution. offset: `[(R+1)^3, 3]`, raw, see `TetGrid.deform`.
+    """
+
+    def __init__(self, grid: TetGrid, sdf: Tensor, texture: Texture) -> None:
+        self.grid = grid
+        self.sdf = Lattice(sdf)
+        self.offset = Lattice(torch.zeros(sdf.shape[0], 3, device=sdf.device))
+        self.texture = texture
+        self._boundary = boundary_points(grid.resolution).to(sdf.device)
+
+    @staticmethod
+    def blank(config: FineConfig, field: FieldConfig, device: torch.device) -> FineModel:
+        """A model of the right shapes, for a checkpoint to be loaded into."""
+        grid = TetGrid(config.geometry.resolution, config.geometry.extent)
+        count = (grid.resolution + 1) ** 3
+        shape = field.grid
+        levels = shape.levels + config.texture.extra_levels
+        base = grid_config(shape)
+        texture = Texture(
+            HashField(dataclasses.replace(base, levels=levels), field.hidden, outputs=3)
+        )
+        return FineModel(grid, torch.zeros(count, device=device), texture.to(device))
+
+    def learner(self, config: FineConfig) -> Learner:
+        """An optimizer with a learning rate of its own for each part."""
+        modules = {"sdf": self.sdf, "offset": self.offset, "texture": self.texture}
+        rates = {
+            "sdf": config.geometry.sdf_learning_rate,
+            "offset": config.geometry.offset_learning_rate,
+            "texture": config.texture.learning_rate,
+        }
+        return Learner(config.optimizer, modules, rates)
+
+    def surface(self) -> Isosurface:
+        """The surface where the signed distance is zero; UserError if there is none left."""
+        # Points on the cube's faces stay outside, so that the surface closes.
+        sdf = torch.where(self._boundary, self.sdf.value.clamp_min(0.5), self.sdf.value)
+        surface = grid_surface(self.grid, sdf, self.offset.value)
+        if surface.faces.shape[0] == 0:
+            raise UserError(
+                "the mesh has vanished: no lattice point is inside it any more; try a lower "
+                "--set fine.geometry.sdf_learning_rate or another --seed"
+            )
+        return surface
+
+    @torch.no_grad()
+    def mesh(self) -> Mesh:
+        """The surface as a plain mesh on the CPU."""
+        surface = self.surface()
+        return Mesh(surface.vertices.cpu(), surface.faces.cpu())
+
+    @torch.no_grad()
+    def albedo(self, points: Tensor) -> Tensor:
+        """Albedo `[N, 3]` of points `[N, 3]`, on the points' own device."""
+        device = self.sdf.value.device
+        return self.texture(points.to(device)).to(points.device)
+
+
+def boundary_points(resolution: int) -> Tensor:
+    """Whether each lattice point lies on the cube's faces, bool `[(R+1)^3]`."""
+    inner = torch.zeros(resolution - 1, resolution - 1, resolution - 1, dtype=torch.bool)
+    return F.pad(inner, (1,) * 6, value=True).reshape(-1)
+
+
+def render_surface(
+    surface: Isosurface,
+    texture: Texture,
+    cameras: Cameras,
+    lights: Lights,
+    resolution: int,
+    background: Tensor,
+) -> Tensor:
+    """Lit, antialiased views `[B, H, W, 3]` of a surface; differentiable in shape and texture.
+
+    background: colour `[3]`.
+    """
+    vertices, faces = surface.vertices, surface.faces
+    raster = rasterize(vertices, faces, cameras.mvp(), resolution, resolution)
+    attributes = torch.cat([vertices, vertex_normals(vertices, faces)], dim=-1)
+    points, normals = interpolate(attributes, raster).split(3, dim=-1)
+    # The texture is a function of space: its gradient belongs to it, not to where the surface lies.
+    albedo = texture(points.detach())
+    colors = shade(albedo, F.normalize(normals, dim=-1), points, lights, raster.view)
+    return antialias(scatter_image(colors, raster, background), raster)

@@ -1,0 +1,184 @@
+"""The fine stage: from the coarse result to a refined, textured mesh at high resolution."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import torch
+from torch import Tensor
+
+from common.cameras import orbit, sphere_views
+from common.checkpoints import (
+    DamagedCheckpointError,
+    read_latest,
+    read_tensors,
+    steps_on_disk,
+    write_tensors,
+)
+from common.config import FineConfig
+from common.device import pick_device
+from common.distillation.guide import Guide
+from common.errors import UserError
+from common.files import write_whole
+from common.handoff import CoarseResult, read_result
+from common.images import save_strip
+from common.priors.choose import load_prior
+from common.progress import say
+from common.runs import Run
+from common.schedules import step_schedule
+from common.training import deterministic, save, train
+from common.views import sample_cameras, sample_lights, studio_lights, to_device
+from fine.handoff import initial_distance, silhouette_iou
+from fine.isosurface import Isosurface
+from fine.model import FineModel, render_surface
+from fine.regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
+from fine.tetgrid import TetGrid
+from fine.texture import texture_from_coarse
+
+FIRST = "first.safetensors"  # the signed distance that the hand-off made
+
+
+def run_fine(run: Run) -> None:
+    """Refine the coarse result of a run to the end, going on from the last checkpoint."""
+    config = run.config.fine
+    result = read_result(run)
+    done = fine_steps_done(run)
+    if done is not None and done >= config.steps and (run.fine / "preview.png").is_file():
+        return
+    device = pick_device(run.config.device)
+    deterministic(device)
+    torch.manual_seed(run.config.seed + 1)
+    if done is None:
+        hand_off(run, result)
+    model = FineModel.blank(config, run.config.coarse.field, device)
+    background = background_color(result).to(device)
+    prior = load_prior(config.prior, "latent", device)
+    guide = Guide(prior, run.config.fine_prompt, config.distillation)
+    learner = model.learner(config)
+
+    def step(index: int) -> float:
+        cameras = sample_cameras(config.camera, config.views)
+        lights = to_device(sample_lights(config.light, cameras, index), device)
+        cameras = cameras.to(device)
+        surface = model.surface()
+        image = render_surface(
+            surface, model.texture, cameras, lights, config.resolution, background
+        )
+        guided = guide(image, cameras, index)
+        loss = guided.loss + regularizers(surface, model.sdf.value, config, index)
+        learner.descend(loss, index, config.steps)
+        return guided.error
+
+    train(run, "fine", run.fine, learner, config.steps, config.checkpoint_every, step)
+    save_strip(preview(model, config, background), run.fine / "preview.png")
+
+
+def hand_off(run: Run, result: CoarseResult) -> None:
+    """The hand-off: make the first mesh, record its fit, write the checkpoint of step 0."""
+    config = run.config.fine
+    grid = TetGrid(config.geometry.resolution, config.geometry.extent)
+    distance, report = initial_distance(result, grid, run.config.handoff)
+    texture = texture_from_coarse(
+        result.field, run.config.coarse.field, config.texture.extra_levels
+    )
+    model = FineModel(grid, distance, texture)
+    surface = model.mesh()
+    report = dataclasses.replace(
+        report, mesh_iou=silhouette_iou(surface.vertices, surface.faces, result.opacity)
+    )
+    run.fine.mkdir(parents=True, exist_ok=True)
+    values = dataclasses.asdict(report)
+    write_whole(run.fine / "handoff.json", json.dumps(values, indent=2) + "\n")
+    run.event("hand-off", faces=surface.faces.shape[0], **values)
+    save_strip(handoff_picture(model, result, config), run.fine / "handoff.png", columns=8)
+    say(
+        f"hand-off: {surface.faces.shape[0]} faces, silhouette IoU with the NeRF "
+        f"{report.mesh_iou:.3f}, {report.parts - report.kept} floaters removed"
+    )
+    write_tensors(run.fine / FIRST, {"sdf": distance})
+    save(run.fine, 0, model.learner(config))
+
+
+def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int) -> Tensor:
+    """The weighted sum of the losses beside distillation; parts of weight 0 are not computed."""
+    total = sdf.new_zeros(())
+    if weight := step_schedule(config.losses.normal_consistency, step):
+        total = total + weight * normal_consistency(surface.vertices, surface.faces)
+    if weight := step_schedule(config.losses.laplacian, step):
+        total = total + weight * laplacian_loss(surface.vertices, surface.faces)
+    if weight := step_schedule(config.losses.sdf_sign, step):
+        total = total + weight * sdf_sign_loss(sdf, surface.edges)
+    return total
+
+
+def fine_steps_done(run: Run) -> int | None:
+    """The step of the newest fine checkpoint on disk, None before the hand-off."""
+    steps = steps_on_disk(run.fine)
+    return steps[-1] if steps else None
+
+
+def load_finished(run: Run) -> FineModel:
+    """The model of a finished fine stage; UserError if it isn't finished or is damaged."""
+    total = run.config.fine.steps
+    step, tensors = read_latest(run.fine, run.warn)
+    if tensors is None or step != total:
+        raise UserError(
+            f"the fine stage of {run.folder} isn't finished (step {step or 0} of {total}); finish "
+            f"it first: maquette resume {run.folder}"
+        )
+    return _loaded(run, tensors)
+
+
+def first_model(run: Run) -> FineModel:
+    """The model that the hand-off made, before any refinement; UserError if there is none."""
+    config, path = run.config, run.fine / FIRST
+    try:
+        distance = read_tensors(path)["sdf"]
+    except DamagedCheckpointError as error:
+        raise UserError(f"{run.folder} has no readable hand-off ({error})") from None
+    grid = TetGrid(config.fine.geometry.resolution, config.fine.geometry.extent)
+    texture = texture_from_coarse(
+        read_result(run).field, config.coarse.field, config.fine.texture.extra_levels
+    )
+    return FineModel(grid, distance, texture)
+
+
+def _loaded(run: Run, tensors: dict[str, Tensor]) -> FineModel:
+    model = FineModel.blank(run.config.fine, run.config.coarse.field, torch.device("cpu"))
+    model.learner(run.config.fine).load(tensors)
+    return model
+
+
+def background_color(result: CoarseResult) -> Tensor:
+    """The mean colour `[3]` that the NeRF's views show behind the object: frozen from here on."""
+    images = result.images.float() / 255.0
+    behind = result.opacity < 0.01
+    if not bool(behind.any()):
+        return images.mean(dim=(0, 1, 2))
+    return images[behind].mean(dim=0)
+
+
+@torch.no_grad()
+def preview(
+    model: FineModel, config: FineConfig, background: Tensor, count: int = 4, resolution: int = 256
+) -> Tensor:
+    """Lit views `[count, resolution, resolution, 3]` of the model from around it."""
+    cameras = orbit(count).to(background.device)
+    lights = studio_lights(cameras, config.light)
+    surface = model.surface()
+    return render_surface(surface, model.texture, cameras, lights, resolution, background)
+
+
+@torch.no_grad()
+def handoff_picture(model: FineModel, result: CoarseResult, config: FineConfig) -> Tensor:
+    """Views of the NeRF, then the same views of the first mesh: `[16, H, H, 3]`."""
+    chosen = torch.linspace(0, result.opacity.shape[0] - 1, 8).long()
+    cameras = sphere_views(result.opacity.shape[0])[chosen]
+    lights = studio_lights(cameras, config.light)
+    before = result.images[chosen].float() / 255.0
+    size = before.shape[1]
+    after = render_surface(
+        model.surface(), model.texture, cameras, lights, size, background_color(result)
+    )
+    return torch.cat([before, after])

@@ -1,0 +1,162 @@
+"""The commands of maquette. Each says what it does; the work is in coarse/, fine/ and common/.
+
+Nothing heavy is imported until a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from common.errors import UserError
+
+app = typer.Typer(
+    name="maquette",
+    help="Text to 3D: a prompt in, a textured mesh out, in two stages.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Prompt = Annotated[str, typer.Argument(help="What to make, for example: a red mushroom.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunFolders = Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="A YAML file, or the name of a shipped one."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+]
+PriorName = Annotated[
+    str | None, typer.Option("--prior", metavar="NAME", help="The prior that guides the stages.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the run.")]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+]
+Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
+NewPrompt = Annotated[
+    str | None,
+    typer.Option("--prompt", metavar="TEXT", help="Refine with another prompt, in a new run."),
+]
+Faces = Annotated[int | None, typer.Option("--faces", metavar="N", help="Most faces to export.")]
+TextureSize = Annotated[
+    int | None, typer.Option("--texture-size", metavar="PX", help="Width of the texture.")
+]
+JsonFile = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")
+]
+
+
+@app.command()
+def run(
+    prompt: Prompt,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    prior: PriorName = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Make a textured mesh: coarse stage, fine stage, export."""
+    from common.begin import begin
+
+    _all_stages(begin(prompt, config, settings, prior, seed, device, out))
+
+
+@app.command()
+def coarse(
+    prompt: Prompt,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    prior: PriorName = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Train the coarse stage alone; `fine` goes on from it."""
+    from coarse.train import run_coarse
+    from common.begin import begin
+
+    opened = begin(prompt, config, settings, prior, seed, device, out)
+    run_coarse(opened)
+    typer.echo(opened.folder)
+
+
+@app.command()
+def fine(
+    run_folder: RunFolder,
+    prompt: NewPrompt = None,
+    settings: Settings = None,
+    prior: PriorName = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
+    from common.begin import derive
+    from fine.train import run_fine
+
+    opened = derive(run_folder, prompt, settings, prior, device, out)
+    run_fine(opened)
+    typer.echo(opened.folder)
+
+
+@app.command()
+def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize = None) -> None:
+    """Write OBJ, MTL, PNG and GLB of a finished fine stage, and read them back."""
+    from common.runs import open_run
+    from fine.deliver import run_export
+
+    run_export(open_run(run_folder), faces, texture_size)
+
+
+@app.command()
+def resume(run_folder: RunFolder) -> None:
+    """Go on with a run from its last checkpoint, through all stages."""
+    from common.runs import open_run
+
+    _all_stages(open_run(run_folder))
+
+
+@app.command()
+def evaluate(run_folders: RunFolders, json_file: JsonFile = None) -> None:
+    """Score runs against the toybox's truth."""
+    from fine.evaluate import evaluate_runs
+
+    evaluate_runs(run_folders, json_file)
+
+
+@app.command()
+def doctor() -> None:
+    """Say which implementation runs for each part on this machine, and why."""
+    from common.doctor import report
+
+    for line in report():
+        typer.echo(line)
+
+
+def main() -> None:
+    """The `maquette` command: a user's mistake ends in one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+def _all_stages(opened) -> None:
+    from coarse.train import run_coarse
+    from fine.deliver import run_export
+    from fine.train import run_fine
+
+    run_coarse(opened)
+    run_fine(opened)
+    run_export(opened)
+
+
+if __name__ == "__main__":
+    main()

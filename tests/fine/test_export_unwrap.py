@@ -1,0 +1,200 @@
+"""Unwrapping: charts that do not overlap, whatever happens to xatlas."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from common.mesh import Mesh
+from fine.export import atlas, charts, unwrap
+from fine.export.unwrap import Unwrapped
+
+SIZE = 512
+INSIDE = 1e-3  # barycentrics above this count as inside; neighbours within a chart share edges
+
+
+def torus() -> Mesh:
+    shape = trimesh.creation.torus(0.6, 0.25, major_sections=48, minor_sections=24)
+    return Mesh(torch.tensor(shape.vertices).float(), torch.tensor(shape.faces).long())
+
+
+def box() -> Mesh:
+    shape = trimesh.creation.box((1.2, 0.8, 0.5)).subdivide().subdivide()
+    return Mesh(torch.tensor(shape.vertices).float(), torch.tensor(shape.faces).long())
+
+
+def rough_ball() -> Mesh:
+    shape = trimesh.creation.icosphere(subdivisions=4)
+    noise = torch.randn(shape.vertices.shape, generator=torch.Generator().manual_seed(0))
+    return Mesh(torch.tensor(shape.vertices).float() + 0.02 * noise, torch.tensor(shape.faces))
+
+
+def spiral() -> Mesh:
+    """A ramp of three turns: seen along any axis it lies above itself."""
+    turn = np.linspace(0.0, 6 * np.pi, 200)
+    rings = [np.stack([r * np.cos(turn), r * np.sin(turn), 0.04 * turn], 1) for r in (0.5, 1.0)]
+    first = np.arange(199)
+    quads = np.stack([first, first + 200, first + 201, first + 1], axis=1)
+    faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    return Mesh(torch.tensor(np.concatenate(rings)).float(), torch.tensor(faces))
+
+
+MESHES = {"torus": torus, "box": box, "rough": rough_ball, "spiral": spiral}
+
+
+def owners(unwrapped: Unwrapped, size: int) -> tuple[np.ndarray, int]:
+    """The face that has each texel centre well inside, and how often another had it before."""
+    owner = np.full((size, size), -1)
+    twice = 0
+    for index, corners in enumerate((unwrapped.uv.double() * size)[unwrapped.faces].numpy()):
+        low = np.maximum(np.floor(corners.min(0)).astype(int), 0)
+        high = np.minimum(np.ceil(corners.max(0)).astype(int), size)
+        x, y = np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1]))
+        frame = np.concatenate([corners.T, np.ones((1, 3))])
+        if abs(np.linalg.det(frame)) < 1e-9:
+            continue
+        points = np.stack([x.ravel() + 0.5, y.ravel() + 0.5, np.ones(x.size)])
+        inside = (np.linalg.solve(frame, points) > INSIDE).all(axis=0)
+        row, column = y.ravel()[inside], x.ravel()[inside]
+        twice += int((owner[row, column] >= 0).sum())
+        owner[row, column] = index
+    return owner, twice
+
+
+def chart_of_faces(faces: torch.Tensor) -> np.ndarray:
+    pairs = charts.face_pairs(faces.numpy())
+    same = np.zeros(faces.shape[0], dtype=np.int64)
+    return charts._connected(pairs, same, same)
+
+
+@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("limit", [60.0, 0.0])
+def test_charts_do_not_overlap(name: str, limit: float) -> None:
+    mesh = MESHES[name]()
+    out = unwrap.unwrap(mesh, limit, SIZE)
+    assert out.method == ("xatlas" if limit else "fallback")
+    assert out.faces.shape == mesh.faces.shape
+    assert torch.equal(out.source_vertex[out.faces], mesh.faces)
+    assert torch.equal(out.vertices, mesh.vertices[out.source_vertex])
+    assert float(out.uv.min()) >= 0.0
+    assert float(out.uv.max()) <= 1.0
+    owner, twice = owners(out, SIZE)
+    assert twice == 0
+    assert (owner >= 0).mean() > 0.25  # the texture is used
+    a, b, c = out.uv[out.faces].unbind(1)
+    area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+    assert float(area.abs().min()) > 0.0  # every face has a place
+    # Texels of different charts never touch, not even at corners.
+    chart = np.where(owner >= 0, chart_of_faces(out.faces)[owner], -1)
+    for rows, columns in ((0, 1), (1, 0), (1, 1)):
+        here, there = chart[rows:, columns:], chart[: SIZE - rows, : SIZE - columns]
+        assert not ((here >= 0) & (there >= 0) & (here != there)).any()
+
+
+def test_spiral_needs_cutting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "_doubly_covered", lambda texels, faces, size: np.zeros(0, int))
+    assert owners(unwrap.unwrap(spiral(), 0.0, SIZE), SIZE)[1] > 1000
+
+
+def test_the_last_resort_is_a_chart_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "CUTTING_ROUNDS", 1)
+    out = unwrap.unwrap(spiral(), 0.0, SIZE)
+    assert owners(out, SIZE)[1] == 0
+    assert int(chart_of_faces(out.faces).max()) + 1 == spiral().faces.shape[0]
+
+
+def test_a_slow_child_is_stopped() -> None:
+    start = time.perf_counter()
+    out = unwrap.unwrap(torus(), 0.02, SIZE)
+    assert time.perf_counter() - start < 20.0
+    assert out.method == "fallback"
+    assert "longer than 0.02 s" in out.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os.abort()", "ended with code"),
+        ("raise MemoryError('too big')", "MemoryError: too big"),
+    ],
+)
+def test_a_crashing_child_is_survived(
+    code: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unwrap, "CHILD", ("-c", code))
+    out = unwrap.unwrap(box(), 30.0, SIZE)
+    assert out.method == "fallback"
+    assert reason in out.reason
+
+
+def test_an_unfit_atlas_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    swap = (
+        "import sys, runpy, numpy as np; sys.argv = sys.argv[:]; "
+        "runpy.run_module('fine.export.atlas', run_name='__main__'); "
+        "p = sys.argv[1] + '/source_vertex.npy'; np.save(p, np.load(p)[::-1])"
+    )
+    monkeypatch.setattr(unwrap, "CHILD", ("-c", swap))
+    out = unwrap.unwrap(box(), 30.0, SIZE)
+    assert out.method == "fallback"
+    assert "does not fit" in out.reason
+
+
+def test_without_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+    assert unwrap.unwrap(box(), 30.0, SIZE).method == "fallback"
+
+
+def test_big_meshes_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = rough_ball()
+    vertices, faces = mesh.vertices.numpy(), mesh.faces.numpy()
+    monkeypatch.setattr(atlas, "PIECE_FACES", 700)
+    pieces = atlas.pieces(vertices, faces)
+    assert max(len(p) for p in pieces) <= 700
+    assert np.array_equal(np.sort(np.concatenate(pieces)), np.arange(faces.shape[0]))
+    uv, out_faces, source = atlas.atlas(vertices, faces, SIZE, 4)
+    assert np.array_equal(source[out_faces], faces)
+    places = [torch.from_numpy(x) for x in (vertices[source], out_faces, uv, source)]
+    assert owners(Unwrapped(*places, "xatlas"), SIZE)[1] == 0
+
+
+def test_faces_without_area_get_a_neighbours_place() -> None:
+    ball = rough_ball()
+    a, b = ball.faces[7, :2].tolist()
+    vertices = torch.cat([ball.vertices, ball.vertices[[a, b]].mean(0, keepdim=True)])
+    faces = torch.cat([ball.faces, torch.tensor([[a, b, len(vertices) - 1], [a, a, b]])])
+    out = unwrap.unwrap(Mesh(vertices, faces), 60.0, SIZE)
+    assert out.method == "xatlas"
+    assert torch.equal(out.source_vertex[out.faces], faces)
+    places = out.uv[out.faces[-2:]]
+    assert torch.equal(places, places[:, :1].expand_as(places))  # one point each
+    known = out.uv[out.faces[:-2]][(faces[:-2] == a) | (faces[:-2] == b)]
+    assert bool((known == places[0, 0]).all(dim=1).any())
+
+
+def test_welding_undoes_the_seams() -> None:
+    mesh = box()
+    out = unwrap.unwrap(mesh, 0.0, SIZE)
+    assert out.vertices.shape[0] > mesh.vertices.shape[0]
+    welded = out.welded()
+    assert torch.equal(welded.vertices, mesh.vertices)
+    assert torch.equal(welded.faces, mesh.faces)
+    normals = out.normals()
+    corner = normals[(out.vertices == out.vertices.max(0).values).all(dim=1)]
+    assert corner.shape[0] == 3  # three charts meet there, with one normal
+    assert torch.equal(corner, corner[:1].expand(3, 3))
+    assert float((normals * out.vertices).sum(1).min()) > 0.0
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(normals.shape[0]))
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="at least one face"):
+        unwrap.unwrap(Mesh(torch.zeros(3, 3), torch.zeros(0, 3, dtype=torch.int64)))
+    with pytest.raises(ValueError, match="texture_size"):
+        unwrap.unwrap(box(), 0.0, 8)
+    with pytest.raises(ValueError, match="too few"):
+        charts.pack(np.random.default_rng(0).random((3000, 2)), np.arange(1000).repeat(3), 16)

@@ -1,0 +1,339 @@
+"""The real architectures, built small with random weights and saved as diffusers folders.
+
+Every builder uses the families' own classes (diffusers' denoisers, autoencoders, schedulers and
+pipelines, transformers' text encoders and tokenizers) and the scheduler settings of the published
+checkpoints; only widths, depths and vocabularies are small. `build(family, folder)` saves one with
+`save_pretrained`; what comes out is noise, the path to it is real.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    IFPipeline,
+    PNDMScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+Family = Literal["sd15", "sd2v", "sdxl", "if", "sd3", "flux", "flux-schnell", "camera-pixel"]
+FAMILIES: tuple[Family, ...] = ("sd15", "sd2v", "sdxl", "if", "sd3", "flux")
+RESOLUTION = 64  # every latent model's, so that its latents are 8 x 8
+TEXT_WIDTH = 32
+DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def build(family: Family, folder: Path | str, seed: int = 0) -> Path:
+    """Save a small random model of `family` into `folder`; the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    builders = {
+        "sd15": _sd15,
+        "sd2v": _sd2v,
+        "sdxl": _sdxl,
+        "if": _deepfloyd,
+        "sd3": _sd3,
+        "flux": _flux,
+        "flux-schnell": _flux_schnell,
+        "camera-pixel": _camera_pixel,
+    }
+    builders[family]().save_pretrained(folder, safe_serialization=True)
+    return Path(folder)
+
+
+def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
+    """A byte-level CLIP tokenizer of 77 tokens that knows a few whole words."""
+    characters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
+    merges, words = [], ["red", "chair", "mushroom", "photo"]
+    pieces = [*characters, *(c + "</w>" for c in characters)]
+    for word in words:
+        symbols = [*word[:-1], word[-1] + "</w>"]
+        while len(symbols) > 1:
+            merges.append((symbols[0], symbols[1]))
+            symbols = [symbols[0] + symbols[1], *symbols[2:]]
+            pieces.append(symbols[0])
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    merges = list(dict.fromkeys(merges))
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77
+    )
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """A Unigram T5 tokenizer of single letters and a few whole words."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(chr(c), -4.0) for c in range(ord("!"), ord("~") + 1)]
+    pieces += [(f"▁{word}", -1.0) for word in ("a", "red", "chair", "mushroom", "photo", "of")]
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
+
+
+def clip_encoder(tokenizer: CLIPTokenizer, projected: bool = False, layers: int = 2) -> Any:
+    """A CLIP text encoder for `tokenizer`, with or without the projection of its pooled output."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=37,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        projection_dim=TEXT_WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+
+
+def t5_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    """A T5 v1.1 encoder for `tokenizer`."""
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=TEXT_WIDTH,
+        d_kv=8,
+        d_ff=37,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+    )
+    return T5EncoderModel(config).eval()
+
+
+def autoencoder(channels: int = 4, **config: Any) -> AutoencoderKL:
+    """A VAE of factor 8 with `channels` latent channels; `config` as in diffusers."""
+    return AutoencoderKL(
+        block_out_channels=(4, 4, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=channels,
+        norm_num_groups=2,
+        sample_size=RESOLUTION,
+        **config,
+    ).eval()
+
+
+def unet(**config: Any) -> UNet2DConditionModel:
+    """A two-level U-Net with cross attention; `config` overrides."""
+    settings: dict[str, Any] = {
+        "sample_size": RESOLUTION // 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "attention_head_dim": 4,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": TEXT_WIDTH,
+    }
+    return UNet2DConditionModel(**(settings | config)).eval()
+
+
+def _sd15() -> StableDiffusionPipeline:
+    tokenizer = clip_tokenizer()
+    return StableDiffusionPipeline(
+        vae=autoencoder(scaling_factor=0.18215),
+        text_encoder=clip_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=unet(),
+        scheduler=PNDMScheduler(**DIFFUSION, skip_prk_steps=True, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _sd2v() -> StableDiffusionPipeline:
+    tokenizer = clip_tokenizer(pad_token="!")
+    return StableDiffusionPipeline(
+        vae=autoencoder(scaling_factor=0.18215),
+        text_encoder=clip_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=unet(use_linear_projection=True, attention_head_dim=(2, 4)),
+        scheduler=DDIMScheduler(
+            **DIFFUSION,
+            prediction_type="v_prediction",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _sdxl() -> StableDiffusionXLPipeline:
+    tokenizer, tokenizer_2 = clip_tokenizer(), clip_tokenizer(pad_token="!")
+    return StableDiffusionXLPipeline(
+        vae=autoencoder(scaling_factor=0.13025, force_upcast=True),
+        text_encoder=clip_encoder(tokenizer),
+        tokenizer=tokenizer,
+        text_encoder_2=clip_encoder(tokenizer_2, projected=True, layers=3),
+        tokenizer_2=tokenizer_2,
+        unet=unet(
+            cross_attention_dim=2 * TEXT_WIDTH,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=TEXT_WIDTH + 6 * 8,
+            use_linear_projection=True,
+        ),
+        scheduler=EulerDiscreteScheduler(**DIFFUSION, steps_offset=1, timestep_spacing="leading"),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )
+
+
+def _deepfloyd() -> IFPipeline:
+    tokenizer = t5_tokenizer()
+    return IFPipeline(
+        tokenizer=tokenizer,
+        text_encoder=t5_encoder(tokenizer),
+        unet=unet(
+            sample_size=32,
+            in_channels=3,
+            out_channels=6,
+            down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            addition_embed_type="text",
+            addition_embed_type_num_heads=4,
+            encoder_hid_dim=TEXT_WIDTH,
+            encoder_hid_dim_type="text_proj",
+            resnet_time_scale_shift="scale_shift",
+            time_embedding_type="positional",
+            act_fn="gelu",
+        ),
+        scheduler=DDPMScheduler(
+            beta_schedule="squaredcos_cap_v2",
+            variance_type="learned_range",
+            prediction_type="epsilon",
+            thresholding=True,
+            dynamic_thresholding_ratio=0.95,
+            sample_max_value=1.5,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+
+
+def _camera_pixel() -> IFPipeline:
+    """A small pixel model that reads CLIP text and is told the camera as class labels."""
+    tokenizer = clip_tokenizer()
+    return IFPipeline(
+        tokenizer=tokenizer,
+        text_encoder=clip_encoder(tokenizer),
+        unet=unet(
+            sample_size=32,
+            in_channels=3,
+            out_channels=3,
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=12,
+        ),
+        scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+
+
+def _sd3() -> StableDiffusion3Pipeline:
+    tokenizer, tokenizer_2, tokenizer_3 = clip_tokenizer(), clip_tokenizer("!"), t5_tokenizer()
+    return StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=RESOLUTION // 8,
+            patch_size=2,
+            in_channels=16,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=2 * TEXT_WIDTH,
+            caption_projection_dim=16,
+            pooled_projection_dim=2 * TEXT_WIDTH,
+            out_channels=16,
+            pos_embed_max_size=16,
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(
+            16,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
+        text_encoder=clip_encoder(tokenizer, projected=True),
+        tokenizer=tokenizer,
+        text_encoder_2=clip_encoder(tokenizer_2, projected=True),
+        tokenizer_2=tokenizer_2,
+        text_encoder_3=_wide_t5(tokenizer_3),
+        tokenizer_3=tokenizer_3,
+    )
+
+
+def _wide_t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    """SD 3 pads its two CLIP embeddings side by side to T5's width."""
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=2 * TEXT_WIDTH, d_kv=8, d_ff=37, num_layers=1,
+        num_heads=4, feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    return T5EncoderModel(config).eval()
+
+
+def _flux(guidance_embeds: bool = True, **schedule: Any) -> FluxPipeline:
+    tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
+    schedule = schedule or {"shift": 3.0, "use_dynamic_shifting": True}
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            **schedule, base_shift=0.5, max_shift=1.15, base_image_seq_len=256,
+            max_image_seq_len=4096,
+        ),
+        vae=autoencoder(
+            16,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
+        text_encoder=clip_encoder(tokenizer),
+        tokenizer=tokenizer,
+        text_encoder_2=t5_encoder(tokenizer_2),
+        tokenizer_2=tokenizer_2,
+        transformer=FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=TEXT_WIDTH,
+            pooled_projection_dim=TEXT_WIDTH,
+            axes_dims_rope=(4, 4, 8),
+            guidance_embeds=guidance_embeds,
+        ).eval(),
+    )  # fmt: skip
+
+
+def _flux_schnell() -> FluxPipeline:
+    return _flux(guidance_embeds=False, shift=1.0, use_dynamic_shifting=False)
