@@ -14,7 +14,9 @@ _STENCIL = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 
 
 
 class RadianceField(nn.Module):
-    """density = softplus(raw + bias (1 - |x| / radius)), albedo = sigmoid(raw) (Magic3D, sec. 4.1).
+    """density = s softplus(raw + bias (1 - |x| / radius)), albedo = sigmoid(raw) (Magic3D, sec. 4.1).
+
+    Magic3D has s = 1.
 
     Magic3D predicts normals with a second network because finite differences of a 4096-cell hash
     grid are noise; coarser grids can do with finite differences, which tie shading to the shape.
@@ -35,11 +37,12 @@ class RadianceField(nn.Module):
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density `[N]` and albedo `[N, 3]` in [0, 1] of world points `[N, 3]`."""
         raw = self.body(points)
-        return F.softplus(raw[:, 0] + self.bias(points)), torch.sigmoid(raw[:, 1:4])
+        density = F.softplus(raw[:, 0] + self.bias(points))
+        return self.config.density_scale * density, torch.sigmoid(raw[:, 1:4])
 
     def density(self, points: Tensor) -> Tensor:
         """Density `[N]`, per world unit of length."""
-        return F.softplus(self.logit(points))
+        return self.config.density_scale * F.softplus(self.logit(points))
 
     def logit(self, points: Tensor) -> Tensor:
         """What the softplus turns into density, `[N]`."""

@@ -14,7 +14,6 @@ zero by infinity and loses the entry point; here that axis doesn't limit the ray
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -156,7 +155,7 @@ def _march_cpu(
     far_planes: Tensor,
 ) -> Samples:
     """Two passes over the rays: count the stretches of each, then write them where they belong."""
-    rays: tuple[Any, ...] = (
+    rays = (
         origins.contiguous().numpy(),
         directions.contiguous().numpy(),
         binaries.contiguous().numpy(),

@@ -29,18 +29,17 @@ def render_weights(
 
     density: `[S]`, per world unit, >= 0; t_starts, t_ends: `[S]`, distances; ray_indices: int64
     `[S]`, ascending, in [0, num_rays). Returns `[S]` in [0, 1], summing to at most 1 along a ray.
-    Differentiable in `density` (once, on the CPU in float32). Raises ValueError on unequal shapes
-    or unsorted rays.
+    Differentiable in `density` (once, on the CPU in float32), not in the distances. Raises
+    ValueError on unequal shapes or unsorted rays.
     """
     for name, tensor in (("t_starts", t_starts), ("t_ends", t_ends)):
         if tensor.shape != density.shape:
             raise ValueError(
                 f"{name}: expected {list(density.shape)} like density, got {list(tensor.shape)}"
             )
-    _check_rays(density, ray_indices, num_rays)
+    offsets = _ray_offsets(density, ray_indices, num_rays)
     lengths = t_ends - t_starts
-    if _compiled(density, lengths):
-        offsets = _ray_offsets(ray_indices, num_rays)
+    if offsets is not None and density.dtype == lengths.dtype == torch.float32:
         return _Weights.apply(density, lengths, offsets)  # pyright: ignore[reportReturnType]
     return torch_weights(density * lengths, ray_indices, num_rays)
 
@@ -55,13 +54,12 @@ def accumulate(
     Differentiable in both (once, on the CPU in float32). Raises ValueError on wrong shapes or
     unsorted rays.
     """
-    _check_rays(weights, ray_indices, num_rays)
+    offsets = _ray_offsets(weights, ray_indices, num_rays)
     if values is None:
         values = torch.ones_like(weights)[:, None]
     if values.ndim != 2 or values.shape[0] != weights.shape[0]:
         raise ValueError(f"values: expected [{weights.shape[0]}, C], got {list(values.shape)}")
-    if _compiled(weights, values):
-        offsets = _ray_offsets(ray_indices, num_rays)
+    if offsets is not None and weights.dtype == values.dtype == torch.float32:
         return _Accumulate.apply(weights, values, offsets)  # pyright: ignore[reportReturnType]
     return torch_accumulate(weights, values, ray_indices, num_rays)
 
@@ -86,43 +84,50 @@ def torch_accumulate(weights: Tensor, values: Tensor, ray_indices: Tensor, num_r
     return total.index_add(0, ray_indices, weights[:, None] * values)
 
 
-def _check_rays(samples: Tensor, ray_indices: Tensor, num_rays: int) -> None:
+def _ray_offsets(samples: Tensor, ray_indices: Tensor, num_rays: int) -> np.ndarray | None:
+    """First sample of each ray and S at the end, int64 `[num_rays + 1]`; None off the CPU.
+
+    Raises ValueError where the indices aren't one a sample, ascending and in range; on a GPU their
+    values aren't looked at, since that would stall it.
+    """
     if samples.ndim != 1 or ray_indices.shape != samples.shape:
         raise ValueError(
             "ray_indices: expected one index for each of [S] samples, got "
             f"{list(ray_indices.shape)} for {list(samples.shape)}"
         )
-    if ray_indices.is_cuda or ray_indices.numel() == 0:
-        return  # looking at values on a GPU would stall it
-    first, last = int(ray_indices[0]), int(ray_indices[-1])
-    ascending = bool((ray_indices[1:] >= ray_indices[:-1]).all())
-    if not ascending or first < 0 or last >= num_rays:
+    if samples.device.type != "cpu":
+        return None
+    offsets = np.zeros(num_rays + 1, dtype=np.int64)
+    wrong = _count_samples(ray_indices.to(torch.int64).contiguous().numpy(), offsets)
+    if wrong >= 0:
         raise ValueError(
-            f"ray_indices: expected ascending in [0, {num_rays}), got {first} to {last}"
-            + ("" if ascending else ", not ascending")
+            f"ray_indices: expected ascending numbers in [0, {num_rays}), got "
+            f"{int(ray_indices[wrong])} at position {wrong}"
         )
+    return np.cumsum(offsets)
 
 
-def _compiled(*tensors: Tensor) -> bool:
-    """Whether the compiled loops can take these tensors."""
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-
-
-def _ray_offsets(ray_indices: Tensor, num_rays: int) -> np.ndarray:
-    """First sample of each ray and the number of samples at the end, int64 `[num_rays + 1]`."""
-    rays = np.arange(num_rays + 1)
-    return np.searchsorted(ray_indices.numpy(), rays).astype(np.int64, copy=False)
+@njit(cache=True, error_model="numpy")
+def _count_samples(ray_indices, offsets):
+    """Add each ray's samples to `offsets[ray + 1]`; the position of a wrong index, or -1."""
+    previous = 0
+    for i in range(ray_indices.shape[0]):
+        ray = ray_indices[i]
+        if ray < previous or ray >= offsets.shape[0] - 1:
+            return i
+        offsets[ray + 1] += 1
+        previous = ray
+    return -1
 
 
 class _Weights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, density: Tensor, lengths: Tensor, offsets: np.ndarray) -> Tensor:
-        weights = torch.empty_like(lengths)
-        passed = torch.empty_like(lengths)
+        lengths = lengths.contiguous()
+        weights, passed = torch.empty_like(lengths), torch.empty_like(lengths)
         _weights_forward(
-            density.contiguous().numpy(), lengths.contiguous().numpy(), offsets,
-            weights.numpy(), passed.numpy(),
-        )  # fmt: skip
+            density.contiguous().numpy(), lengths.numpy(), offsets, weights.numpy(), passed.numpy()
+        )
         ctx.save_for_backward(lengths, weights, passed)
         ctx.offsets = offsets
         return weights

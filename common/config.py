@@ -47,8 +47,10 @@ class DistillationConfig(Part):
     """How the prior's opinion becomes a gradient."""
 
     loss: Literal["sds"] = "sds"
-    weight: Literal["sigma2", "one", "alpha_sigma", "signal"] = "sigma2"
-    guidance_scale: float = 100.0
+    weight: Literal["sigma2", "one", "alpha_sigma", "signal"] | None = None
+    """w(t); null is the loss's published choice."""
+    guidance_scale: float | None = None
+    """Scale of classifier-free guidance, 1 is none; null is the loss's published choice."""
     t_min: Schedule = 0.02
     """Lowest noise level, as a share of the prior's timesteps."""
     t_max: Schedule = 0.98
@@ -110,6 +112,8 @@ class FieldConfig(Part):
 
     grid: GridConfig = GridConfig()
     hidden: Count = 64
+    density_scale: Positive = 1.0
+    """Density of a logit of one; larger makes surfaces crisp in fewer steps."""
     density_bias: float = 10.0
     """Height of Magic3D's spatial bias, `bias * (1 - |x| / radius)`."""
     density_radius: Positive = 0.5

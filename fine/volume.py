@@ -34,8 +34,8 @@ from fine.tetgrid import TetGrid
 Volume = NDArray[np.float32]
 Points = NDArray[np.floating]  # float32 or float64
 
-# The nearest crossed cell is found from centre to centre, each at most sqrt(3)/2 cells from the point
-# it stands for: the distance to it exceeds the true one by four times that at most.
+# The nearest crossed cell is found from centre to centre, each at most sqrt(3)/2 cells from the
+# point it stands for: the distance to it exceeds the true one by four times that at most.
 SLACK_CELLS = 2 * math.sqrt(3)
 _EVERY_NEIGHBOUR = np.ones((3, 3, 3), dtype=bool)
 # A Kuhn edge goes from a vertex to one with each coordinate the same or one more, or back.
@@ -75,7 +75,7 @@ def occupancy_from_density(density: Volume, step: float) -> Volume:
     """
     if not step > 0:
         raise ValueError(f"step: expected a positive length, got {step}")
-    return -np.expm1(-density * np.float32(step))
+    return np.asarray(-np.expm1(density * np.float32(-step)), dtype=np.float32)
 
 
 def occupancy_at_level(density: Volume, level: float, blur_cells: float = 0.7) -> Volume:
@@ -96,7 +96,8 @@ def occupancy_at_level(density: Volume, level: float, blur_cells: float = 0.7) -
             f"level, blur_cells: expected positive and at least 0, got {level}, {blur_cells}"
         )
     occupancy = occupancy_from_density(density, np.log(2) / level)
-    return ndimage.gaussian_filter(occupancy, blur_cells, mode="constant")
+    blurred = ndimage.gaussian_filter(occupancy, blur_cells, mode="constant")
+    return np.asarray(blurred, dtype=np.float32)
 
 
 def max_along_rays(
@@ -225,9 +226,7 @@ def remove_floaters(
     dropped = (labels > 0) & ~kept
     removed = int(dropped.sum())
     if removed:
-        x, y, z = ndimage.distance_transform_edt(
-            labels == 0, return_distances=False, return_indices=True
-        )
+        x, y, z = _nearest_true(labels > 0)
         beside = ndimage.binary_dilation(kept, _EVERY_NEIGHBOUR) & ~dropped
         volume = np.where(kept[x, y, z] | beside, volume, np.float32(0))
     share = removed / max(int(sizes.sum()), 1)
@@ -254,6 +253,15 @@ def _components(solid: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     return labels, int(ndimage.label(solid, _KUHN_NEIGHBOURS, output=labels))  # type: ignore[call-overload]
 
 
+def _nearest_true(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Indices `[3, N, N, N]` of the true element nearest to each element."""
+    indices = np.empty((3, *mask.shape), np.int32)
+    ndimage.distance_transform_edt(
+        ~mask, return_distances=False, return_indices=True, indices=indices
+    )
+    return indices
+
+
 def signed_distance(
     volume: Volume, level: float, extent: float, points: Points, band_cells: float = 3.0
 ) -> Volume:
@@ -276,9 +284,7 @@ def signed_distance(
     cell_count = volume.shape[0] - 1
     row = np.full(cell_count**3, -1, np.int32)  # cell -> its row in `first`
     row[cells] = np.arange(cells.size, dtype=np.int32)
-    nearest = ndimage.distance_transform_edt(
-        (row < 0).reshape((cell_count,) * 3), return_distances=False, return_indices=True
-    )
+    nearest = _nearest_true((row >= 0).reshape((cell_count,) * 3))
     return _signed_distances(
         np.ascontiguousarray(points, np.float64), field, nearest, row, first, triangles,
         float(extent), float(band_cells),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ def _choose(device_type: str, dtype: torch.dtype) -> tuple[Twin, str]:
 
 
 @cache
-def _triton_twin():
+def _triton_twin() -> Any:
     """The Triton twin's module, or None where triton isn't installed; imported on first use."""
     try:
         return importlib.import_module("common.hashgrid.triton_twin")

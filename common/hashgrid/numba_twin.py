@@ -1,4 +1,4 @@
-"""The hash encoding compiled for the CPU by numba: equal to `reference.encode`, several times faster.
+"""The hash encoding compiled for the CPU by numba: equal to `reference.encode`, and faster.
 
 Every kernel gives each number it writes to one iteration of its parallel loop, which adds in one
 fixed order; so the bits are the same whatever the number of threads. The forward pass is parallel
@@ -46,7 +46,9 @@ def encode(x: Tensor, tables: Tensor, config: HashGridConfig) -> Tensor:
     check(x, tables, config)
     for name, tensor in (("x", x), ("tables", tables)):
         if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
-            raise ValueError(f"{name}: expected float32 on the CPU, got {tensor.dtype} on {tensor.device}")
+            raise ValueError(
+                f"{name}: expected float32 on the CPU, got {tensor.dtype} on {tensor.device}"
+            )
     return _Encode.apply(x, tables, config)  # pyright: ignore[reportReturnType]
 
 
@@ -80,7 +82,7 @@ class _Encode(torch.autograd.Function):
 
 
 def _lanes(config: HashGridConfig) -> tuple[int, ...]:
-    """A tuple as long as an entry: its length is part of its type, so kernels are compiled for it."""
+    """A tuple as long as an entry: its length, part of its type, is known to the compiler."""
     return (0,) * config.features
 
 

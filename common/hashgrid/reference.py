@@ -147,15 +147,14 @@ def _encode_level(x: Tensor, table: Tensor, resolution: int, hashed: bool) -> Te
         weight = torch.ones_like(upper[:, 0])
         for axis in range(3):
             weight = weight * (upper if side[axis] else lower)[:, axis]
-        index = _entry(*(low[:, axis] + side[axis] for axis in range(3)), resolution, table, hashed)
+        index = _entry(low + low.new_tensor(side), resolution, table, hashed)
         total = total + weight[:, None] * table.index_select(0, index)
     return total
 
 
-def _entry(
-    ix: Tensor, iy: Tensor, iz: Tensor, resolution: int, table: Tensor, hashed: bool
-) -> Tensor:
-    """Entries of grid corners in their level's table (Müller 2022, eq. 4)."""
+def _entry(corners: Tensor, resolution: int, table: Tensor, hashed: bool) -> Tensor:
+    """Entries of grid corners `[N, 3]` in their level's table (Müller 2022, eq. 4)."""
+    ix, iy, iz = corners.unbind(dim=-1)
     if hashed:
         return (ix ^ (iy * PRIME_Y) ^ (iz * PRIME_Z)) & (table.shape[0] - 1)
     return ix + (resolution + 1) * (iy + (resolution + 1) * iz)

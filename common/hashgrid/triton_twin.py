@@ -53,8 +53,8 @@ class _Encode(torch.autograd.Function):
         ctx.config = config
         out = x.new_empty(x.shape[0], config.levels * config.features)
         if x.shape[0]:
-            grid = (triton.cdiv(x.shape[0], BLOCK), config.levels)
-            _forward[grid](x, tables, *_layout(config, x.device), out, x.shape[0], **_sizes(config))
+            kernel: Any = _forward[(triton.cdiv(x.shape[0], BLOCK), config.levels)]  # pyright: ignore[reportIndexIssue]
+            kernel(x, tables, *_layout(config, x.device), out, x.shape[0], **_sizes(config))
         return out
 
     @staticmethod
@@ -66,10 +66,11 @@ class _Encode(torch.autograd.Function):
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         grad_tables = torch.zeros_like(tables) if ctx.needs_input_grad[1] else None
         if grad_x is not None and count:
-            _backward_x[(blocks,)](x, tables, *layout, cotangent, grad_x, count, **_sizes(config))
+            kernel: Any = _backward_x[(blocks,)]  # pyright: ignore[reportIndexIssue]
+            kernel(x, tables, *layout, cotangent, grad_x, count, **_sizes(config))
         if grad_tables is not None and count:
-            grid = (blocks, config.levels)
-            _backward_tables[grid](x, *layout, cotangent, grad_tables, count, **_sizes(config))
+            kernel: Any = _backward_tables[(blocks, config.levels)]  # pyright: ignore[reportIndexIssue]
+            kernel(x, *layout, cotangent, grad_tables, count, **_sizes(config))
         return grad_x, grad_tables, None
 
 
@@ -151,7 +152,8 @@ def _forward(
             )  # fmt: skip
             weight = _weight(fx, corner & 1) * _weight(fy, (corner >> 1) & 1)
             weight *= _weight(fz, (corner >> 2) & 1)
-            total += weight * tl.load(tables_ptr + entry * FEATURES + feature, mask=alive, other=0.0)
+            entry_ptr = tables_ptr + entry * FEATURES + feature
+            total += weight * tl.load(entry_ptr, mask=alive, other=0.0)
         tl.store(out_ptr + (point * LEVELS + level) * FEATURES + feature, total, mask=alive)
 
 

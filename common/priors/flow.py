@@ -135,7 +135,7 @@ class SD3Prior(FlowPrior):
         return limits
 
     def embed(self, prompts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """"states" `[N, 77 + 256, width]` and "pooled" `[N, width]`; without a T5, zeros for it."""
+        """As "states" `[N, 77 + 256, width]`, "pooled" `[N, width]`; zeros for a T5 left out."""
         states, _, pooled, _ = self.pipeline.encode_prompt(
             prompts, None, None, device=device, do_classifier_free_guidance=False,
             max_sequence_length=SD3_T5_TOKENS,
@@ -170,7 +170,7 @@ class FluxPrior(FlowPrior):
         return [(self.pipeline.tokenizer_2, FLUX_T5_TOKENS, "T5")]
 
     def embed(self, prompts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """"states" `[N, 512, width]` (T5) and "pooled" `[N, width]` (CLIP)."""
+        """As "states" `[N, 512, width]` (T5) and "pooled" `[N, width]` (CLIP)."""
         states, pooled, _ = self.pipeline.encode_prompt(
             prompts, device=device, max_sequence_length=FLUX_T5_TOKENS
         )
@@ -182,7 +182,7 @@ class FluxPrior(FlowPrior):
         states = text.tensors["states"]
         guidance = None
         if self.denoiser.config.guidance_embeds:
-            guidance = torch.full_like(sigma, 3.5)
+            guidance = torch.full_like(sigma, self.options.embedded_guidance)
         tokens = self.denoiser(
             hidden_states=pack_latents(x),
             timestep=sigma,

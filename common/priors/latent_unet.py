@@ -99,7 +99,7 @@ class SDXLPrior(LatentUNetPrior):
     family = "sdxl"
 
     def embed(self, prompts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """"states" `[N, 77, width]` and "pooled" `[N, width]`.
+        """As "states" `[N, 77, width]` and "pooled" `[N, width]`.
 
         The empty prompt is zeros where the model's configuration says so, as in its pipeline.
         """

@@ -426,7 +426,9 @@ def _merge_loras(pipeline: Any, options: LoadOptions) -> None:
                 str(file.parent), weight_name=file.name, adapter_name=name, use_safetensors=True
             )
         if name not in {n for names in pipeline.get_list_adapters().values() for n in names}:
-            raise UserError(f"LoRA {file} fits no layer of {options.source}; is it for another model?")
+            raise UserError(
+                f"LoRA {file} fits no layer of {options.source}; is it for another model?"
+            )
     names = [f"lora{number}" for number in range(len(options.loras))]
     pipeline.set_adapters(names, [weight for _, weight in options.loras])
     parts = [n for n in pipeline._lora_loadable_modules if getattr(pipeline, n, None) is not None]

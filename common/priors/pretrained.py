@@ -50,9 +50,7 @@ class LoadedPipeline:
     dtype: torch.dtype
 
 
-def to_noise(
-    kind: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor
-) -> Tensor:
+def to_noise(kind: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """The noise in `x_t = alpha x_0 + sigma eps` that a model's output of some kind stands for.
 
     All tensors broadcast together. By kind the output is
@@ -165,7 +163,7 @@ def truncation_note(prompt: str, limit: TextLimit) -> str | None:
     rest = " ".join(words[low:])
     rest = rest if len(rest) <= 80 else rest[:77] + "..."
     return (
-        f'the prompt is longer than the {name} text encoder takes ({most} tokens): it is cut at'
+        f"the prompt is longer than the {name} text encoder takes ({most} tokens): it is cut at"
         f' word {low + 1}, "{words[low]}"; not read: "{rest}"'
     )
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from common.rasterize.interpolate import Raster, gather_rows
@@ -216,14 +216,15 @@ def _walk(a, b, half_edge, inner_side, face_index, depth, edge, reach):
             reach[slot] = s
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _silhouettes(screen, valid, faces, opposite, face_index, depth):
     """The silhouette edge of each pair, `[B, 2, H, W]` int32 as in `_walk`, 0 for none."""
     batch, height, width = face_index.shape
     edge = np.zeros((batch, 2, height, width), dtype=np.int32)
-    for view in prange(batch):
-        reach = np.empty((2, height, width), dtype=np.float32)
+    reach = np.empty((2, height, width), dtype=np.float32)  # read only where edge is set
+    for view in range(batch):
         points, seen = screen[view], valid[view]
+        index, far, out = face_index[view], depth[view], edge[view]
         for f in range(faces.shape[0]):
             if not (seen[faces[f, 0]] and seen[faces[f, 1]] and seen[faces[f, 2]]):
                 continue
@@ -239,5 +240,5 @@ def _silhouettes(screen, valid, faces, opposite, face_index, depth):
                 if side * across < 0.0 or (side == 0.0 and across == 0.0):
                     continue  # the surface goes on, or is not seen at all
                 inner_side = np.sign(side) if side != 0.0 else np.sign(across)
-                _walk(a, b, 3 * f + i, inner_side, face_index[view], depth[view], edge[view], reach)
+                _walk(a, b, 3 * f + i, inner_side, index, far, out, reach)
     return edge

@@ -354,9 +354,9 @@ def _unit(value):
     return min(max(value, 0.0), 1.0)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _rows_forward(table, corner, weight, value):
-    for p in prange(corner.shape[0]):
+    for p in range(corner.shape[0]):
         i, j, k = corner[p, 0], corner[p, 1], corner[p, 2]
         for c in range(table.shape[1]):
             value[p, c] = (
@@ -372,9 +372,9 @@ def _rows_backward_table(corner, weight, grad, total):
                 total[corner[p, i], c] += weight[p, i] * grad[p, c]
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _rows_backward_weight(table, corner, grad, total):
-    for p in prange(corner.shape[0]):
+    for p in range(corner.shape[0]):
         for i in range(3):
             dot = grad[p, 0] * table[corner[p, i], 0]
             for c in range(1, grad.shape[1]):

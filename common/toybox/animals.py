@@ -100,7 +100,8 @@ def rabbit(clay: Clay) -> None:
               .turned("y", -6).moved(0.06, 0.15, at[2] + 0.72 * size))  # fmt: skip
     clay.pair("rose", ellipsoid(0.06, 0.075, 0.78 * ear).moved(0.045, 0, 0.8 * ear)
               .turned("x", -9).turned("y", -6).moved(0.06, 0.15, at[2] + 0.72 * size))  # fmt: skip
-    clay.pair(SECONDARY, ellipsoid(0.11, 0.11, 0.09).moved(at[0] + 0.85 * size, 0.075, at[2] - 0.11))
+    lip = ellipsoid(0.11, 0.11, 0.09)
+    clay.pair(SECONDARY, lip.moved(at[0] + 0.85 * size, 0.075, at[2] - 0.11))
     clay.add("rose", ellipsoid(0.055, 0.06, 0.045).moved(at[0] + 0.98 * size, 0, at[2] - 0.03))
     x, y, z = on_ellipsoid(head, 0.17, 0.05, 0.03)
     clay.eyes(at[0] + x, y, at[2] + z, 0.08)
@@ -123,8 +124,9 @@ def bear(clay: Clay) -> None:
     clay.pair(PRIMARY, ellipsoid(0.6 * ear, ear, ear).moved(*ear_at))
     clay.pair(SECONDARY, ellipsoid(0.4 * ear, 0.6 * ear, 0.6 * ear)
               .moved(ear_at[0] + 0.4 * ear, *ear_at[1:]))  # fmt: skip
-    clay.add(SECONDARY, ellipsoid(0.17, 0.19, 0.15).moved(at[0] + 0.8 * size, 0, at[2] - 0.1))
-    clay.add("pupil", ellipsoid(0.06, 0.08, 0.055).moved(at[0] + 0.8 * size + 0.15, 0, at[2] - 0.03))
+    muzzle = at[0] + 0.8 * size
+    clay.add(SECONDARY, ellipsoid(0.17, 0.19, 0.15).moved(muzzle, 0, at[2] - 0.1))
+    clay.add("pupil", ellipsoid(0.06, 0.08, 0.055).moved(muzzle + 0.15, 0, at[2] - 0.03))
     x, y, z = on_ellipsoid(head, 0.17, 0.08, 0.02)
     clay.eyes(at[0] + x, y, at[2] + z, 0.07)
     arm, leg = clay.vary(0.14), clay.vary(0.17)
@@ -148,8 +150,8 @@ def elephant(clay: Clay) -> None:
     curve = spline([(0.66, 0, at[2] - 0.06), (0.9, 0, at[2] - 0.22), (1.02, 0, at[2] - 0.45),
                     (1.2, 0, at[2] - 0.5 * trunk), (1.3, 0, at[2] - 0.28 * trunk)], 22)  # fmt: skip
     clay.add(PRIMARY, tube(curve, np.linspace(0.18, 0.1, 22)))
-    clay.pair("snow", tube(spline([(0.7, 0.2, at[2] - 0.2), (0.86, 0.24, at[2] - 0.3),
-                                   (0.98, 0.24, at[2] - 0.24)], 10), np.linspace(0.075, 0.045, 10)))
+    tusk = [(0.7, 0.2, at[2] - 0.2), (0.86, 0.24, at[2] - 0.3), (0.98, 0.24, at[2] - 0.24)]
+    clay.pair("snow", tube(spline(tusk, 10), np.linspace(0.075, 0.045, 10)))
     disc = ellipsoid(0.085, ear, 1.08 * ear)
     pad = ellipsoid(0.06, 0.72 * ear, 0.78 * ear).moved(0.055, 0, 0)
     for paint, solid in ((PRIMARY, disc), (SECONDARY, pad)):

@@ -35,7 +35,7 @@ ACCENTS: dict[str, tuple[Rgb, Rgb]] = {
     "silver": ((0.80, 0.83, 0.88), (0.45, 0.55, 0.75)),
     "sky": ((0.35, 0.66, 0.93), (0.95, 0.80, 0.30)),
 }
-"""Accent paints (sRGB): the usual colour, and the one used where the object itself is too like it."""
+"""Accent paints (sRGB): the usual colour, and the one for objects that are too like it."""
 
 TOO_LIKE = 0.3
 """Accents nearer than this to the main colour (distance in sRGB) give way to their other colour."""

@@ -1,6 +1,6 @@
 """The captions of the toybox: their words, their grammar, and what to say to any other prompt.
 
-    [a | an | the | one] [PATTERN] COLOR [and COLOR] [PATTERN] CATEGORY [, front view]
+[a | an | the | one] [PATTERN] COLOR [and COLOR] [PATTERN] CATEGORY [, front view]
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ STRIPE = 0.15
 """Width of a stripe in world units; five pixels of the coarse stage."""
 CHECK = 0.2
 """Edge of a check's cubes."""
-DOT_RADIUS, DOT_SPACING = 0.115, 0.28
+DOT_RADIUS, DOT_SPACING = 0.105, 0.265
 """Radius of a dot, and the least distance between the middles of two."""
 CANDIDATES = 2500
 CHUNK = 16384  # points measured against all dots at once: keeps a 512 px view in a few tens of MB

@@ -48,8 +48,9 @@ class Solid(NamedTuple):
 
 def signed_volume(vertices: Array, faces: NDArray[np.int64]) -> float:
     """Volume by the divergence theorem; positive for a closed surface that faces outward."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6.0)
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = vertices.T[:, faces].transpose(2, 0, 1)
+    triple = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
+    return float(triple.sum() / 6.0)
 
 
 def outward(vertices: Array, faces: NDArray[np.int64]) -> Solid:
@@ -270,7 +271,7 @@ def box(x: float, y: float, z: float, bevel: float = 0.05, steps: int = 3) -> So
 
 @lru_cache(maxsize=16)
 def _cube_grid(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The surface of a `count`^3 lattice: lattice coordinates `[V, 3]` and outward quads `[Q, 4]`."""
+    """The surface of a `count`^3 lattice: coordinates `[V, 3]`, outward quads `[Q, 4]`."""
     u, v = (a.ravel() for a in np.meshgrid(np.arange(count - 1), np.arange(count - 1)))
     quads = []
     for axis in range(3):
@@ -344,7 +345,9 @@ def triangulate(polygon: Array) -> NDArray[np.int64]:
                 del left[i]
                 break
         else:
-            raise ValueError(f"polygon: expected a simple outline, got {polygon.tolist()}")
+            raise ValueError(
+                f"polygon: expected a simple counter-clockwise outline, got {polygon.tolist()}"
+            )
     return np.array([*triangles, tuple(left)], dtype=np.int64)
 
 

@@ -79,7 +79,7 @@ def castle(clay: Clay) -> None:
     clay.add(PRIMARY, box(2 * keep, 2 * keep, tower + 0.16, 0.03).moved(0, 0, 0.5 * tower + 0.08))
     clay.add(SECONDARY, frustum(1.5 * keep, 0.04, 1.1 * roof, 0.04).moved(0, 0, tower + 0.12))
     clay.add("gold", ellipsoid(0.06).moved(0, 0, tower + 0.12 + 1.1 * roof))
-    gate = np.concatenate([[(-0.19, 0.0), (0.19, 0.0)], arc(0.19, 0, 180, 9) + [0.0, 0.26]])
+    gate = np.concatenate([[(-0.19, 0.0), (0.19, 0.0)], arc(0.19, 0, 180, 9) + np.array([0, 0.26])])
     clay.add("cream", prism(gate * np.array([1.3, 1.12]), 0.1, 0.03).turned("x", 90)
              .turned("z", 90).moved(half, 0, 0.01))  # fmt: skip
     clay.add("cocoa", prism(gate, 0.1, 0.03).turned("x", 90).turned("z", 90)
@@ -119,7 +119,7 @@ def robot(clay: Clay) -> None:
     clay.add("ink", box(0.1, 0.6, 0.32, 0.045).moved(0.26, 0, top + 0.01))
     clay.pair("sky", ellipsoid(0.045, 0.08, 0.08).moved(0.31, 0.14, top + 0.05))
     smile = np.concatenate([np.full((7, 1), 0.31), arc(0.11, 215, 325, 7)], axis=1)
-    clay.add("sky", tube(smile + [0, 0, top + 0.03], 0.028, 8))
+    clay.add("sky", tube(smile + np.array([0, 0, top + 0.03]), 0.028, 8))
     clay.pair(SECONDARY, cylinder(0.13, 0.12).turned("x", -90).moved(0, 0.36, top))
     clay.add(SECONDARY, cylinder(0.055, 0.22, 0.01).moved(0, 0, top + 0.5 * head - 0.03))
     clay.add("tomato", ellipsoid(0.1).moved(0, 0, top + 0.5 * head + 0.22))
@@ -240,9 +240,10 @@ def teapot(clay: Clay) -> None:
     lid = spline([(0.58, 0.0), (0.52, 0.1), (0.3, 0.19), (0.02, 0.22)], 12)
     clay.add(PRIMARY, lathe(lid * np.array([width, 1.0])).moved(0, 0, 0.95 * height))
     clay.add(SECONDARY, ellipsoid(clay.vary(0.11)).moved(0, 0, 0.95 * height + 0.28))
-    curve = spline([(0.75 * width, 0, 0.36 * height), (width + 0.4 * spout, 0, 0.5 * height),
-                    (width + 0.6 * spout, 0, 0.82 * height), (width + spout, 0, 1.05 * height)], 20)
-    clay.add(PRIMARY, tube(curve, np.linspace(0.19, 0.09, 20)))
+    curve = [(0.75 * width, 0, 0.36 * height), (width + 0.4 * spout, 0, 0.5 * height),
+             (width + 0.6 * spout, 0, 0.82 * height),
+             (width + spout, 0, 1.05 * height)]  # fmt: skip
+    clay.add(PRIMARY, tube(spline(curve, 20), np.linspace(0.19, 0.09, 20)))
     clay.add(SECONDARY, torus(0.085, 0.045).turned("y", 35)
              .moved(width + spout + 0.03, 0, 1.05 * height + 0.06))  # fmt: skip
     grip = spline([(-0.8 * width, 0, 0.82 * height), (-width - 0.2, 0, 0.9 * height),
@@ -324,7 +325,7 @@ def cactus(clay: Clay) -> None:
     clay.add("cocoa", cylinder(0.38, 0.06, 0.02).moved(0, 0, 0.45))
     end = radius * arc(1.0, 0, 90, 8)
     end[-1, 0] = 0
-    stem = np.concatenate([[(0.86 * radius, 0)], end + [0, height - radius]])
+    stem = np.concatenate([[(0.86 * radius, 0)], end + np.array([0, height - radius])])
     clay.add(PRIMARY, lathe(stem, 48, (8, 0.1)).moved(0, 0, 0.44))
     low, high = 0.44 + 0.3 * height, 0.44 + 0.48 * height
     left = spline([(0, 0.1, low), (0, radius + 0.17, low), (0, radius + 0.26, low + 0.12),
@@ -348,7 +349,7 @@ def cupcake(clay: Clay) -> None:
     clay.add(PRIMARY, lathe(spline([(1.0, -0.1), (0.96, 0.1), (0.6, 0.6), (0.02, 1.05)], 14)
                             * [radius, swirl]).moved(0, 0, height))  # fmt: skip
     for wide, z, thick in rings:
-        clay.add(PRIMARY, torus(wide * radius - 0.08 + 0.04, thick)
+        clay.add(PRIMARY, torus(wide * radius - 0.04, thick)
                  .scaled(z=0.8).moved(0, 0, height + z * swirl + 0.04))  # fmt: skip
     clay.add("tomato", ellipsoid(0.16).moved(0, 0, height + 1.22 * swirl + 0.02))
     paints = ("snow", "gold", "sky", "rose", "leaf")
@@ -356,7 +357,8 @@ def cupcake(clay: Clay) -> None:
         wide, z, thick = rings[i % 3]
         turn = 137.5 * i
         seed = capsule((0, -0.05, 0), (0, 0.05, 0), 0.034).turned("x", 40 * i % 180)
-        seed = seed.moved(wide * radius - 0.04 + 0.82 * thick, 0, height + z * swirl + 0.04 + 0.4 * thick)
+        out, up = wide * radius - 0.04 + 0.82 * thick, height + z * swirl + 0.04 + 0.4 * thick
+        seed = seed.moved(out, 0, up)
         clay.add(paints[i % 5], seed.turned("z", turn))
 
 

@@ -75,8 +75,8 @@ def truck(clay: Clay) -> None:
     clay.add("silver", box(0.12, 0.88, 0.12, 0.05).moved(0.74, 0, base - 0.06))
     wall = [(0.0, 0), (0.06, height), (-bed - 0.1, height), (-bed, 0)]
     clay.add(PRIMARY, prism(wall, 0.9, 0.08, 0.08).turned("x", 90).moved(-0.02, 0, base))
-    heap = ellipsoid(0.44 * bed, 0.36, clay.vary(0.24)).moved(-0.5 * bed - 0.04, 0, base + height - 0.04)
-    clay.add(SECONDARY, heap)
+    heap = ellipsoid(0.44 * bed, 0.36, clay.vary(0.24))
+    clay.add(SECONDARY, heap.moved(-0.5 * bed - 0.04, 0, base + height - 0.04))
     _wheels(clay, [(0.42, wheel), (-0.36 * bed, wheel), (-0.82 * bed, wheel)], 0.48, "silver")
 
 
@@ -116,8 +116,9 @@ def _drum(radius: float, length: float) -> Solid:
 def boat(clay: Clay) -> None:
     """A tugboat; its cabin is the second paint."""
     length, width, funnel = clay.vary(0.86), clay.vary(0.42), clay.vary(0.4)
-    rows = spline([(-1.0, 0.66, 0.5, 0.0), (-0.9, 0.86, 0.48, 0.0), (-0.3, 1.0, 0.44, 0.0),
-                   (0.3, 0.96, 0.48, 0.0), (0.75, 0.6, 0.58, 0.06), (1.0, 0.1, 0.68, 0.2)], 24)
+    sheer = [(-1.0, 0.66, 0.5, 0.0), (-0.9, 0.86, 0.48, 0.0), (-0.3, 1.0, 0.44, 0.0),
+             (0.3, 0.96, 0.48, 0.0), (0.75, 0.6, 0.58, 0.06), (1.0, 0.1, 0.68, 0.2)]  # fmt: skip
+    rows = spline(sheer, 24)  # along the hull: x, half width, height of the deck, of the keel
     angle = np.radians(np.linspace(180, 360, 19))
     y = width * rows[:, 1:2] * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.6
     depth = (rows[:, 2:3] - rows[:, 3:4]) * np.abs(np.sin(angle)) ** 0.75
@@ -164,7 +165,8 @@ def airplane(clay: Clay) -> None:
         chord = [0.32 - 0.1 * inner, 0.32 - 0.1 * outer]
         grow = 0.012 if paint == SECONDARY else 0.0
         wing = [(chord[0] + grow, span * inner), (chord[1] + grow, span * outer),
-                (-chord[1] + 0.06 - grow, span * outer), (-chord[0] - grow, span * inner)]
+                (-chord[1] + 0.06 - grow, span * outer),
+                (-chord[0] - grow, span * inner)]  # fmt: skip
         plate = prism(wing, 0.12 + 2 * grow, 0.05, 0.1)
         clay.pair(paint, plate.turned("x", 5).moved(0.08, 0.02, -0.08))
     fin = [(0.16, 0.0), (-0.14, tail), (-0.32, tail), (-0.26, 0.0)]

@@ -7,6 +7,8 @@ less of the texture, but it ends within seconds on any mesh.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ SMOOTHING = 4  # rounds of averaging normals with the neighbours', so that rough
 LEAST_COSINE = 0.25  # a face may be foreshortened this much by its chart's projection
 CUTTING_ROUNDS = 6  # then charts that still cover themselves become single faces
 PACKING_ROUNDS = 20  # bisections of the scale
+STRIP = 16  # a strip for folded faces takes one part in so many of the texture's height
+FOLDED_SHARE = 0.02  # an atlas of which more faces than this are folded is not worth mending
 
 # Directions +x -x +y -y +z -z, and for each the two axes it is projected to, keeping orientation.
 DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], float)
@@ -41,7 +45,7 @@ def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Int
     while True:  # ends, since a chart of a single face cannot cover itself
         chart = _connected(pairs, direction, group)
         flat, chart_faces, source, chart_of = _flatten(vertices, faces, direction, chart)
-        texels = pack(flat, chart_of, size)
+        texels = pack(flat, chart_of, size, size)
         bad = np.unique(chart[_doubly_covered(texels, chart_faces, size)])
         if bad.size == 0:
             return texels / size, chart_faces, source
@@ -72,8 +76,40 @@ def chart_directions(normals: Floats, pairs: Ints) -> Ints:
     return np.where(own >= LEAST_COSINE, smooth @ DIRECTIONS.T, own - 4.0).argmax(axis=1)
 
 
-def pack(flat: Floats, chart_of: Ints, size: int) -> Floats:
-    """Positions in texels `[W, 2]` within `[0, size]`, every chart in a rectangle of its own.
+def separate(
+    vertices: Floats, uv: Floats, faces: Ints, source: Ints, size: int
+) -> tuple[Floats, Ints, Ints] | None:
+    """An atlas (as `planar_charts` gives it) whose charts cover themselves, made to cover nothing
+    twice; None where too much of it does.
+
+    xatlas now and then leaves a small fold in a chart. The atlas makes room for a strip along its
+    top, and faces on texels that an earlier face has move there, each as a chart of its own.
+    """
+    if not _doubly_covered(uv * size, faces, size).any():
+        return uv, faces, source
+    strip = size // STRIP
+    uv = uv * [1.0, 1.0 - strip / size]
+    bad = np.nonzero(_doubly_covered(uv * size, faces, size))[0]
+    if bad.size > FOLDED_SHARE * faces.shape[0]:
+        return None
+    corner = source[faces[bad]]
+    a, b, c = np.moveaxis(vertices[corner], 1, 0)
+    along = (b - a) / np.maximum(np.linalg.norm(b - a, axis=1, keepdims=True), 1e-12)
+    x = np.einsum("nki,ni->nk", np.stack([a, b, c], axis=1) - a[:, None], along)
+    y = np.zeros_like(x)
+    y[:, 2] = np.linalg.norm(np.cross(along, c - a), axis=1)
+    flat = np.stack([x, y], axis=-1).reshape(-1, 2)
+    texels = pack(flat, np.repeat(np.arange(bad.size), 3), size, strip)
+    texels[:, 1] += size - strip
+    faces = faces.copy()
+    faces[bad] = source.size + np.arange(3 * bad.size).reshape(-1, 3)
+    used, compact = np.unique(faces, return_inverse=True)
+    uv = np.concatenate([uv, texels / size])[used]
+    return uv, compact.reshape(-1, 3), np.concatenate([source, corner.reshape(-1)])[used]
+
+
+def pack(flat: Floats, chart_of: Ints, width: int, height: int) -> Floats:
+    """Positions in texels `[W, 2]`, every chart in a rectangle of its own in `width x height`.
 
     flat: `[W, 2]` positions in the charts' own planes, world units, sorted by chart.
     chart_of: `[W]` ascending. One scale holds for all charts, the largest found that fits.
@@ -91,21 +127,24 @@ def pack(flat: Floats, chart_of: Ints, size: int) -> Floats:
     extent = np.where(tall[:, None], extent[:, ::-1], extent)
     order = np.argsort(-extent[:, 1], kind="stable")
     for padding in (2, 1, 0):
-        scale = _best_scale(extent[order], size, padding)
+        scale = _best_scale(extent[order], width, height, padding)
         if scale > 0.0:
             corner = np.empty_like(extent)
-            corner[order] = _shelves(_texels(extent[order], scale, padding), size)[0]
+            corner[order] = _shelves(_texels(extent[order], scale, padding), width, height)[0]
             return flat * scale + corner[chart_of] + padding
-    raise ValueError(f"texture_size: {size} texels are too few for the mesh's {starts.size} charts")
+    raise ValueError(
+        f"texture_size: {width} x {height} texels are too few for {starts.size} charts"
+    )
 
 
-def _best_scale(extent: Floats, size: int, padding: int) -> float:
+def _best_scale(extent: Floats, width: int, height: int, padding: int) -> float:
     """The largest texels per unit found for which the charts fit, 0 if none does."""
-    high = size / max(float(np.sqrt(extent.prod(axis=1).sum())), float(extent.max()), 1e-12)
+    by_area = math.sqrt(width * height / max(float(extent.prod(axis=1).sum()), 1e-12))
+    high = min(by_area, width / max(float(extent[:, 0].max()), 1e-12))
     low = 0.0
     for _ in range(PACKING_ROUNDS):
         middle = 0.5 * (low + high)
-        if _shelves(_texels(extent, middle, padding), size)[1]:
+        if _shelves(_texels(extent, middle, padding), width, height)[1]:
             low = middle
         else:
             high = middle
@@ -118,14 +157,14 @@ def _texels(extent: Floats, scale: float, padding: int) -> Ints:
 
 
 @njit(cache=True)
-def _shelves(boxes, size):
+def _shelves(boxes, width, height):
     """Set boxes `[C, 2]`, highest first, side by side on shelves: corners, and whether they fit."""
     corner = np.zeros((boxes.shape[0], 2))
     x, y, shelf = 0, 0, 0
     for i in range(boxes.shape[0]):
-        if x + boxes[i, 0] > size:
+        if x + boxes[i, 0] > width:
             x, y, shelf = 0, y + shelf, 0
-        if boxes[i, 0] > size or y + boxes[i, 1] > size:
+        if boxes[i, 0] > width or y + boxes[i, 1] > height:
             return corner, False
         corner[i, 0], corner[i, 1] = x, y
         x += boxes[i, 0]

@@ -50,16 +50,18 @@ def read_obj(path: Path) -> TexturedMesh:
     """
     import trimesh
 
-    mesh = trimesh.load(path, process=False, force="mesh")
-    image = getattr(getattr(mesh.visual, "material", None), "image", None)  # pyright: ignore
-    uv = getattr(mesh.visual, "uv", None)  # pyright: ignore
+    mesh = trimesh.load(path, process=False)
+    if not isinstance(mesh, trimesh.Trimesh):
+        raise ValueError(f"{path}: expected one mesh, got {type(mesh).__name__}")
+    image = getattr(getattr(mesh.visual, "material", None), "image", None)
+    uv = getattr(mesh.visual, "uv", None)
     if image is None or uv is None:
         raise ValueError(f"{path}: expected a texture and texture coordinates, got neither or one")
     return TexturedMesh(
-        to_world_axes(_floats(mesh.vertices)),  # pyright: ignore
-        torch.from_numpy(np.array(mesh.faces, dtype=np.int64)),  # pyright: ignore
+        to_world_axes(_floats(mesh.vertices)),
+        torch.from_numpy(np.array(mesh.faces, dtype=np.int64)),
         _floats(uv),
-        F.normalize(to_world_axes(_floats(mesh.vertex_normals)), dim=-1),  # pyright: ignore
+        F.normalize(to_world_axes(_floats(mesh.vertex_normals)), dim=-1),
         torch.from_numpy(np.array(image.convert("RGB"))),
     )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.mesh import Mesh, vertex_normals
-from fine.export.charts import planar_charts
+from fine.export.charts import planar_charts, separate
 
 PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
 CHILD = ("-m", "fine.export.atlas")
@@ -72,10 +72,14 @@ def unwrap(mesh: Mesh, time_limit_s: float = 45.0, texture_size: int = 2048) -> 
         raise ValueError(f"texture_size: expected at least 16 texels, got {texture_size}")
     vertices = np.ascontiguousarray(mesh.vertices.detach().cpu().float().numpy())
     faces = np.ascontiguousarray(mesh.faces.cpu().numpy())
+    exact = vertices.astype(np.float64)
     found = _run_xatlas(vertices, faces, time_limit_s, texture_size)
     if not isinstance(found, str):
-        return _unwrapped(vertices, *found, "xatlas", "")
-    charts = planar_charts(vertices.astype(np.float64), faces, texture_size)
+        apart = separate(exact, *found, texture_size)
+        if apart is not None:
+            return _unwrapped(vertices, *apart, "xatlas", "")
+        found = "xatlas' charts cover themselves"
+    charts = planar_charts(exact, faces, texture_size)
     return _unwrapped(vertices, *charts, "fallback", found)
 
 
@@ -108,7 +112,7 @@ def _run_xatlas(
         source = np.load(folder / "source_vertex.npy")
     if not _is_sound(uv, out_faces, source, faces):
         return "xatlas made an atlas that does not fit the mesh"
-    return uv, out_faces, source
+    return uv.astype(np.float64), out_faces, source
 
 
 def _is_sound(uv: NDArray, out_faces: NDArray, source: NDArray, faces: NDArray[np.int64]) -> bool:

@@ -433,7 +433,7 @@ def test_ddim_there_and_back_returns() -> None:
     for row in range(2):  # the exact flow keeps (x_t - a m) / sqrt(D)
         a, _, d = level(int(t[row]))
         exact = a * MY + (d / V) ** 0.5 * (float(x[row]) - MY)
-        assert float(x_t[row]) == pytest.approx(exact, abs=0.03)
+        assert float(x_t[row]) == pytest.approx(exact, rel=0.02, abs=0.02)
     for function in (ddim_invert, ddim_denoise):
         with pytest.raises(ValueError, match="steps"):
             function(x, t, 0, 1.0, ctx)

@@ -103,9 +103,7 @@ def own_pipeline(folder: Path) -> Any:
 
 @pytest.mark.parametrize("negative", ["", "red mushroom"])
 @pytest.mark.parametrize("family", ["sd15", "sd2v", "sdxl", "if"])
-def test_unets_equal_their_pipelines(
-    models: dict[str, Path], family: str, negative: str
-) -> None:
+def test_unets_equal_their_pipelines(models: dict[str, Path], family: str, negative: str) -> None:
     pipeline = own_pipeline(models[family])
     steps = record(
         pipeline,
@@ -154,7 +152,8 @@ def test_flow_schedule_ends(models: dict[str, Path]) -> None:
     for family in ("sd3", "flux"):
         schedule = load_prior(options(models[family])).schedule
         assert len(schedule) == 1000
-        assert float(schedule.sigma[-1]) == 1.0 and float(schedule.alpha[-1]) == 0.0
+        assert float(schedule.sigma[-1]) == 1.0
+        assert float(schedule.alpha[-1]) == 0.0
         assert bool((schedule.sigma.diff() > 0).all())
         torch.testing.assert_close(schedule.alpha + schedule.sigma, torch.ones(1000))
 
@@ -179,7 +178,8 @@ def test_rows_of_a_batch_are_their_own(models: dict[str, Path], family: str) -> 
     t = torch.tensor([20, 400, 900])
     text = prior.encode_text([PROMPT, ""]).select([1, 0, 0])
     together = prior.predict_noise(x, t, text)
-    assert together.shape == x.shape and together.dtype == torch.float32
+    assert together.shape == x.shape
+    assert together.dtype == torch.float32
     for i in range(3):
         alone = prior.predict_noise(x[i : i + 1], t[i : i + 1], text.select([i]))
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
@@ -219,10 +219,12 @@ def test_latents_are_scaled_as_the_pipeline_unscales_them(
 
 def test_latent_statistics_undo_the_pipelines() -> None:
     z = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    config = {"latents_mean": [1.0, 2, 3, 4], "latents_std": [2.0, 1, 0.5, 4], "scaling_factor": 0.5}
+    mean, std = [1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 0.5, 4.0]
+    config = {"latents_mean": mean, "latents_std": std, "scaling_factor": 0.5}
     x = normalise_latents(z, config)
-    std, mean = (torch.tensor(config[k]).view(1, 4, 1, 1) for k in ("latents_std", "latents_mean"))
-    torch.testing.assert_close(x * std / 0.5 + mean, z)
+    rows = (1, 4, 1, 1)
+    back = x * torch.tensor(std).view(rows) / 0.5 + torch.tensor(mean).view(rows)
+    torch.testing.assert_close(back, z)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "velocity"])
@@ -258,9 +260,25 @@ def test_gradient_reaches_the_image_and_no_weight(models: dict[str, Path], famil
     assert not prior.denoiser.training
 
 
+@pytest.mark.parametrize("family", ["sd15", "if", "sd3"])
+def test_only_denoise_is_inside_the_graph(models: dict[str, Path], family: str) -> None:
+    """An adapter may be trained on the denoiser; `predict_noise` stays out of it all the same."""
+    prior = load_prior(options(models[family]))
+    prior.denoiser.requires_grad_(True)
+    x = torch.randn(1, *prior.latent_shape, generator=torch.Generator().manual_seed(0))
+    t, text = torch.tensor([300]), prior.encode_text([PROMPT])
+    outside, inside = prior.predict_noise(x, t, text), prior.denoise(x, t, text)
+    assert not outside.requires_grad
+    assert inside.requires_grad
+    torch.testing.assert_close(outside, inside.detach())
+    inside.sum().backward()
+    assert any(p.grad is not None for p in prior.denoiser.parameters())
+
+
 def test_pixel_images_are_themselves_in_minus_one_to_one(models: dict[str, Path]) -> None:
     prior = load_prior(options(models["if"]))
-    assert prior.space == "pixel" and prior.latent_shape == (3, 32, 32)
+    assert prior.space == "pixel"
+    assert prior.latent_shape == (3, 32, 32)
     image = torch.rand(2, 32, 32, 3)
     assert torch.equal(prior.encode_image(image), 2 * image.permute(0, 3, 1, 2) - 1)
     flat = torch.full((1, 96, 64, 3), 0.25)  # another size is resized
@@ -294,7 +312,8 @@ def test_attention_slicing_tiling_and_dtype(models: dict[str, Path]) -> None:
     )
     half = load_prior(options(models["sd15"], dtype="bfloat16"))
     noise = half.predict_noise(x, t, half.encode_text([PROMPT]))
-    assert noise.dtype == torch.float32 and half.denoiser.dtype == torch.bfloat16
+    assert noise.dtype == torch.float32
+    assert half.denoiser.dtype == torch.bfloat16
     assert 0 < float((noise - expected).norm() / expected.norm()) < 0.05
 
 
@@ -302,7 +321,8 @@ def test_text_is_embedded_once_and_its_encoder_freed(models: dict[str, Path]) ->
     for family in ("if", "sdxl", "sd3"):
         prior = load_prior(options(models[family]))
         text = prior.encode_text([PROMPT, ""])
-        assert isinstance(text, TextEmbedding) and len(text) == 2
+        assert isinstance(text, TextEmbedding)
+        assert len(text) == 2
         prior.free_text_encoder()
         assert prior.pipeline.text_encoder is None
         x = torch.randn(2, *prior.latent_shape)
@@ -320,7 +340,9 @@ def test_a_long_prompt_says_where_it_is_cut(
         text = prior.encode_text([" ".join(words), " ".join(words[:75])])
     assert torch.equal(text.tensors["states"][0], text.tensors["states"][1])
     (note,) = prior.truncation_notes
-    assert 'cut at word 76, "mushroom"' in note and '"mushroom photo"' in note and "77" in note
+    assert 'cut at word 76, "mushroom"' in note
+    assert '"mushroom photo"' in note
+    assert "77" in note
     assert note in caplog.text
     prior.encode_text(["a red chair"])
     assert len(prior.truncation_notes) == 1
@@ -328,7 +350,8 @@ def test_a_long_prompt_says_where_it_is_cut(
 
 def test_the_camera_is_told_and_none_is_zeros(models: dict[str, Path]) -> None:
     prior = load_prior(options(models["camera-pixel"]))
-    assert prior.takes_camera and prior.space == "pixel"
+    assert prior.takes_camera
+    assert prior.space == "pixel"
     assert not load_prior(options(models["sd15"])).takes_camera
     text = prior.encode_text([PROMPT]).select([0, 0])
     x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)

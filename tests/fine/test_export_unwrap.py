@@ -159,13 +159,39 @@ def test_big_meshes_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     uv, out_faces, source = atlas.atlas(vertices, faces, SIZE, 4)
     assert np.array_equal(source[out_faces], faces)
     places = [torch.from_numpy(x) for x in (vertices[source], out_faces, uv, source)]
+    assert owners(Unwrapped(*places, "xatlas"), SIZE)[1] < 0.001 * SIZE**2
+
+
+def test_folds_are_moved_to_a_strip_of_their_own() -> None:
+    mesh = rough_ball()
+    vertices, faces = mesh.vertices.double().numpy(), mesh.faces.numpy()
+    uv, out_faces, source = charts.planar_charts(vertices, faces, SIZE)
+    assert charts.separate(vertices, uv, out_faces, source, SIZE)[0] is uv  # nothing to mend
+    first = uv[out_faces[:40]].mean(axis=1)
+    # Forty faces onto forty others.
+    where = {int(v): first[i] for i, face in enumerate(out_faces[-40:]) for v in face}
+    folded = uv.copy()
+    folded[list(where)] = 0.9 * np.array(list(where.values())) + 0.1 * uv[list(where)]
+    places = [torch.from_numpy(x) for x in (vertices[source], out_faces, folded, source)]
+    before = owners(Unwrapped(*places, "xatlas"), SIZE)[1]
+    assert before > 500
+    mended = charts.separate(vertices, folded, out_faces, source, SIZE)
+    assert mended is not None
+    uv, out_faces, source = mended
+    assert np.array_equal(source[out_faces], faces)
+    places = [torch.from_numpy(x) for x in (vertices[source], out_faces, uv, source)]
     assert owners(Unwrapped(*places, "xatlas"), SIZE)[1] == 0
+    assert uv.min() >= 0.0
+    assert uv.max() <= 1.0
+    assert np.array_equal(np.unique(out_faces), np.arange(uv.shape[0]))  # none is left over
+    # An atlas folded over itself like a sheet of paper is beyond mending.
+    assert charts.separate(vertices, np.abs(2.0 * uv - 1.0), out_faces, source, SIZE) is None
 
 
 def test_faces_without_area_get_a_neighbours_place() -> None:
     ball = rough_ball()
     a, b = ball.faces[7, :2].tolist()
-    vertices = torch.cat([ball.vertices, ball.vertices[[a, b]].mean(0, keepdim=True)])
+    vertices = torch.cat([ball.vertices, ball.vertices[a : a + 1]])
     faces = torch.cat([ball.faces, torch.tensor([[a, b, len(vertices) - 1], [a, a, b]])])
     out = unwrap.unwrap(Mesh(vertices, faces), 60.0, SIZE)
     assert out.method == "xatlas"
@@ -197,4 +223,4 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="texture_size"):
         unwrap.unwrap(box(), 0.0, 8)
     with pytest.raises(ValueError, match="too few"):
-        charts.pack(np.random.default_rng(0).random((3000, 2)), np.arange(1000).repeat(3), 16)
+        charts.pack(np.random.default_rng(0).random((3000, 2)), np.arange(1000).repeat(3), 16, 16)

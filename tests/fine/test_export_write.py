@@ -32,7 +32,9 @@ def model() -> tuple[Unwrapped, np.ndarray]:
 
 
 def load(path: Path) -> trimesh.Trimesh:
-    mesh = trimesh.load(path, process=False, force="mesh")
+    mesh = trimesh.load(path, process=False)  # no force="mesh", which drops the file's normals
+    if isinstance(mesh, trimesh.Scene):
+        (mesh,) = mesh.geometry.values()
     assert isinstance(mesh, trimesh.Trimesh)
     return mesh
 

@@ -131,7 +131,8 @@ def test_sphere_area_and_volume_converge() -> None:
     for coarse, fine in itertools.pairwise(errors):
         assert 3 < coarse[0] / fine[0] < 5
         assert 3 < coarse[1] / fine[1] < 5
-    assert 0 < errors[-1][0] < 2e-3 and 0 < errors[-1][1] < 2e-3
+    assert 0 < errors[-1][0] < 2e-3
+    assert 0 < errors[-1][1] < 2e-3
 
 
 @pytest.mark.parametrize("smooth", [True, False])
@@ -157,7 +158,8 @@ def test_twins_and_the_reference_loop_agree(smooth: bool) -> None:
     surface = marching_tetrahedra(vertices, sdf, tets)
     for twin in (connectivity_numba, connectivity_torch):
         faces, edges = twin(sdf < 0, tets)
-        assert torch.equal(faces, surface.faces) and torch.equal(edges, surface.edges)
+        assert torch.equal(faces, surface.faces)
+        assert torch.equal(edges, surface.edges)
     points, polygons = marching_tetrahedra_loop(vertices.numpy(), sdf.numpy(), tets.numpy())
     assert [tuple(e) for e in surface.edges.tolist()] == sorted(points)
     expected = torch.from_numpy(np.array([points[edge] for edge in sorted(points)]))

@@ -107,7 +107,8 @@ def test_best_level_equals_the_count_of_every_level() -> None:
     for level, iou in zip(search.levels, search.ious, strict=True):
         hit = greatest > level
         assert iou == pytest.approx((hit & opaque).sum() / max((hit | opaque).sum(), 1))
-    assert search.iou == search.ious.max() and 0.35 < search.level < 0.6
+    assert search.iou == search.ious.max()
+    assert 0.35 < search.level < 0.6
     np.testing.assert_allclose(search.levels[[0, -1]], [0.02, 0.98])
     np.testing.assert_allclose(np.diff(np.log(search.levels)), np.log(49) / 255)
 
@@ -117,12 +118,14 @@ def test_middle_of_a_plateau_is_chosen() -> None:
     greatest = np.array([0.1, 0.1, 0.9, 0.9])
     opaque = np.array([False, False, True, True])
     search = best_level(greatest, opaque, lowest=0.01, highest=1.0, count=1001)
-    assert search.iou == 1 and search.level == pytest.approx(0.3, rel=0.01)
+    assert search.iou == 1
+    assert search.level == pytest.approx(0.3, rel=0.01)
 
 
 def test_nothing_opaque_matches_nothing() -> None:
     search = best_level(np.array([0.5, 0.5, 0.0]), np.zeros(3, bool))
-    assert search.iou == 0 and not search.ious.any()
+    assert search.iou == 0
+    assert not search.ious.any()
     with pytest.raises(ValueError, match="opaque"):
         best_level(np.zeros(3), np.zeros(4, bool))
     with pytest.raises(ValueError, match="lowest"):
@@ -139,7 +142,8 @@ def test_silhouette_level_of_a_ball() -> None:
     greatest = max_along_rays(volume, origins, directions, 1.0, 0.02)
     opaque = np.hypot(*grid.T) < 0.5
     search = best_level(greatest, opaque)
-    assert search.level == pytest.approx(0.7, abs=0.015) and search.iou > 0.98
+    assert search.level == pytest.approx(0.7, abs=0.015)
+    assert search.iou > 0.98
 
 
 # Components
@@ -165,7 +169,9 @@ def test_floaters_go_and_detached_parts_stay() -> None:
     # Nothing comes back at a lower level where the speck and its skirt were.
     from_speck = np.linalg.norm(lattice(49) - np.array(speck[0]), axis=1).reshape(volume.shape)
     skirt = (from_speck < 0.19) & (without == 0)
-    assert volume[skirt].max() > 0.6 and (volume[skirt] > 0).all() and not cleaned[skirt].any()
+    assert volume[skirt].max() > 0.6
+    assert (volume[skirt] > 0).all()
+    assert not cleaned[skirt].any()
     _, all_kept = remove_floaters(volume, 0.5, keep_share=0.0)
     assert (all_kept.found, all_kept.kept, all_kept.removed_share) == (3, 3, 0)
 
@@ -221,7 +227,8 @@ def test_distance_equals_the_analytic_one(shape: Callable[[Array], Array]) -> No
     points = lattice(41, extent=1.1)  # another lattice, in part outside the cube
     truth = shape(points)
     ours = signed_distance(volume, 0.5, 1.0, points)
-    assert ours.dtype == np.float32 and ours.shape == truth.shape
+    assert ours.dtype == np.float32
+    assert ours.shape == truth.shape
     error = np.abs(ours - truth) / cell
     band = np.abs(truth) < 3 * cell
     if shape is box:  # marching tetrahedra bevels a sharp edge by up to half a cell
@@ -250,7 +257,8 @@ def test_distance_is_exact_to_the_surface_in_the_band() -> None:
     near = expected < 0.25  # the band asked for: one cell and a half
     assert 100 < near.sum() < 200
     np.testing.assert_allclose(ours[near], expected[near], atol=1e-5)
-    assert (ours >= expected - 1e-5).all() and (ours - expected).max() < 2 / 12
+    assert (ours >= expected - 1e-5).all()
+    assert (ours - expected).max() < 2 / 12
 
 
 def test_sign_on_the_lattice_is_the_comparison() -> None:
@@ -346,7 +354,8 @@ def test_steep_density_gives_a_smooth_surface() -> None:
     ours = roughness(0.5 - occupancy_at_level(density, 25.0))
     plain = roughness(25.0 - density)
     logarithm = roughness(np.log(25.0) - np.log(density + 1e-8))
-    assert ours[0] < 0.1 and ours[1] < 11
+    assert ours[0] < 0.1
+    assert ours[1] < 11
     assert min(plain[0], logarithm[0]) > 2 * ours[0]
     assert min(plain[1], logarithm[1]) > 2.5 * ours[1]
 

@@ -64,9 +64,7 @@ def _occupied(point: np.ndarray, box: np.ndarray, cells: np.ndarray) -> bool:
     return bool(cells[tuple(index)])
 
 
-def _to_face(
-    o: np.ndarray, d: np.ndarray, t: float, box: np.ndarray, cells: np.ndarray
-) -> float:
+def _to_face(o: np.ndarray, d: np.ndarray, t: float, box: np.ndarray, cells: np.ndarray) -> float:
     """Distance in t from the point at `t` to the nearest plane between cells that the ray meets."""
     nearest = math.inf
     for axis in range(3):

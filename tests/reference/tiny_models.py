@@ -76,9 +76,7 @@ def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     merges = list(dict.fromkeys(merges))
-    return CLIPTokenizer(
-        vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77
-    )
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)
 
 
 def t5_tokenizer() -> T5Tokenizer:
