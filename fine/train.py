@@ -104,7 +104,9 @@ def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int
     """The weighted sum of the losses beside distillation; parts of weight 0 are not computed."""
     total = sdf.new_zeros(())
     if weight := step_schedule(config.losses.normal_consistency, step):
-        total = total + weight * normal_consistency(surface.vertices, surface.faces)
+        total = total + weight * normal_consistency(
+            surface.vertices, surface.faces, area_weighted=True
+        )
     if weight := step_schedule(config.losses.laplacian, step):
         total = total + weight * laplacian_loss(surface.vertices, surface.faces)
     if weight := step_schedule(config.losses.sdf_sign, step):

@@ -176,6 +176,19 @@ def test_floaters_go_and_detached_parts_stay() -> None:
     assert (all_kept.found, all_kept.kept, all_kept.removed_share) == (3, 3, 0)
 
 
+def test_a_floater_beside_the_body_leaves_the_body_s_surface() -> None:
+    """A dropped point that touches a kept block across a diagonal, in faint fog."""
+    volume = np.full((12, 12, 12), 0.3, np.float32)
+    volume[2:6, 2:6, 2:6] = 1
+    volume[6, 1, 3] = 0.9
+    cleaned, report = remove_floaters(volume, 0.5, keep_share=0.1)
+    assert (report.found, report.kept) == (2, 1)
+    assert cleaned[6, 1, 3] == cleaned[7, 1, 3] == cleaned[6, 0, 3] == 0
+    # Nearer to the floater, but an end of edges that the block's surface crosses.
+    assert cleaned[6, 1, 2] == cleaned[6, 1, 4] == np.float32(0.3)
+    assert (cleaned[1:7, 2:7, 1:7] == volume[1:7, 2:7, 1:7]).all()
+
+
 def test_components_are_those_of_the_surface() -> None:
     """Points joined by a Kuhn edge are one solid, across the other diagonals they are two."""
     for step, found in (((1, 1, 1), 1), ((1, 1, 0), 1), ((1, -1, 0), 2), ((1, -1, 1), 2)):
