@@ -12,7 +12,7 @@ from coarse.occupancy import Occupancy
 from coarse.render import Rendered, render_views
 from common.cameras import Cameras, orbit, sphere_views
 from common.checkpoints import with_prefix, write_tensors
-from common.config import CoarseConfig, HandoffConfig
+from common.config import BackgroundConfig, CoarseConfig, HandoffConfig
 from common.device import pick_device
 from common.distillation.guide import Guide
 from common.field import EXTENT
@@ -112,6 +112,7 @@ def result(model: CoarseModel, config: HandoffConfig) -> dict[str, Tensor]:
         "density": torch.stack(density).reshape(len(line), len(line), len(line)).cpu(),
         "images": torch.cat(images),
         "opacity": torch.cat(opacities),
+        "background": backdrop(model),
         **with_prefix("field", model.field.body.state_dict()),
     }
 
@@ -122,11 +123,21 @@ def preview(model: CoarseModel, count: int = 4, resolution: int = 128) -> Tensor
     return _look(model, orbit(count).to(model.device), resolution).image
 
 
+@torch.no_grad()
+def backdrop(model: CoarseModel) -> Tensor:
+    """The mean colour `[3]` of the background over all directions."""
+    cameras = sphere_views(64).to(model.device)
+    axes = -cameras.position[:, None, None, :] / cameras.distance[:, None, None, None]
+    return model.background(axes, random=False).mean(dim=(0, 1, 2)).cpu()
+
+
 def _look(model: CoarseModel, cameras: Cameras, resolution: int) -> Rendered:
+    """Lit views before white, for people."""
     lights = studio_lights(cameras, model.config.light)
+    white = Background(BackgroundConfig(kind="solid", color=(1.0, 1.0, 1.0)))
     return render_views(
         model.field,
-        model.background,
+        white,
         model.occupancy,
         cameras,
         lights,

@@ -295,8 +295,10 @@ def build_config(
 
 def validate(tree: Mapping[str, Any]) -> RunConfig:
     """A `RunConfig` from plain data; UserError with one line for the first thing wrong in it."""
+    # Merged first: a stage's own defaults (say, the fine stage's fovy) hold beside what is given.
+    defaults = RunConfig(prompt="-").model_dump(mode="json")
     try:
-        return RunConfig.model_validate(dict(tree))
+        return RunConfig.model_validate(_merged(defaults, tree))
     except ValidationError as error:
         raise UserError(_explain(error)) from None
 
@@ -333,6 +335,13 @@ def read_config_file(name: str | None) -> dict[str, Any]:
 def to_yaml(config: RunConfig) -> str:
     """The complete configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _merged(base: Any, change: Any) -> Any:
+    """`change` over `base`, mappings key by key, anything else as a whole."""
+    if not (isinstance(base, Mapping) and isinstance(change, Mapping)):
+        return change
+    return {**base, **{k: _merged(base[k], v) if k in base else v for k, v in change.items()}}
 
 
 def _load_yaml(name: str, text: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 `coarse/result.safetensors` holds
     density  float32 [N, N, N]   at the lattice points of the cube [-1, 1]^3, index order x, y, z
-    images   uint8 [V, H, H, 3]  lit views of the NeRF from `cameras.sphere_views(V)`
+    images   uint8 [V, H, H, 3]  lit views before white from `cameras.sphere_views(V)`
     opacity  float32 [V, H, H]   their opacities
+    background  float32 [3]      the mean colour that the NeRF was trained before
     field/*                      the hash field whose outputs are density logit and albedo logits
 """
 
@@ -27,6 +28,7 @@ class CoarseResult:
     density: Tensor
     images: Tensor
     opacity: Tensor
+    background: Tensor
     field: dict[str, Tensor]
 
 
@@ -54,5 +56,9 @@ def read_result(run: Run) -> CoarseResult:
             f"{path} is damaged: {error}; make it again: maquette resume {run.folder}"
         ) from None
     return CoarseResult(
-        tensors["density"], tensors["images"], tensors["opacity"], under_prefix("field", tensors)
+        density=tensors["density"],
+        images=tensors["images"],
+        opacity=tensors["opacity"],
+        background=tensors["background"],
+        field=under_prefix("field", tensors),
     )

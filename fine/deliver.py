@@ -38,5 +38,5 @@ def run_export(run: Run, faces: int | None = None, texture_size: int | None = No
         f"exported {report.faces_out} faces; read back at {report.psnr_mean:.1f} dB of the model "
         f"(worst view {report.psnr_min:.1f} dB)"
     )
-    typer.echo(report.obj_path)
-    typer.echo(report.turntable_path)
+    typer.echo(report.obj)
+    typer.echo(report.turntable)

@@ -26,13 +26,15 @@ from fine.volume import (
     best_level,
     fill_cavities,
     max_along_rays,
-    occupancy_from_density,
+    occupancy_at_level,
     remove_floaters,
     signed_distance,
 )
 
 OPAQUE = 0.5  # opacity from which a ray of the NeRF counts as stopped
 _EMPTY, _FULL = 0.002, 0.6  # shares of opaque pixels that tell a collapsed NeRF
+_LEVELS = (0.5, 500.0)  # densities that may be a surface
+_CUTS = (0.25, 0.75)
 _RAY_STEP = 0.5  # in lattice cells
 
 
@@ -40,12 +42,14 @@ _RAY_STEP = 0.5  # in lattice cells
 class HandoffReport:
     """What the hand-off chose and how well it fits.
 
-    level: opacity of one lattice step at the surface. search_iou: best silhouette IoU of the
+    level: density at the surface, per world unit. cut: where the smoothed occupancy is cut,
+    about one half. search_iou: best silhouette IoU of the
     search; mesh_iou: of the mesh that the fine stage starts from. parts, kept: connected parts
     found and kept; removed_share: share of the solid volume that was floaters.
     """
 
     level: float
+    cut: float
     search_iou: float
     mesh_iou: float
     parts: int
@@ -62,8 +66,11 @@ def initial_distance(
     """
     check_collapse(result.opacity)
     step = 2.0 * EXTENT / (result.density.shape[0] - 1)
-    volume = occupancy_from_density(result.density.numpy(), step)
-    search = search_level(volume, result.opacity, step)
+    density = result.density.numpy()
+    level = search_level(density, result.opacity, step, *_LEVELS).level
+    # A smooth occupancy whose middle is that level; the blur shifts thin parts, so look once more.
+    volume = occupancy_at_level(density, level)
+    search = search_level(volume, result.opacity, step, *_CUTS)
     volume, floaters = remove_floaters(volume, search.level, config.keep_share)
     volume = fill_cavities(volume, search.level)
     if not bool((volume > search.level).any()):
@@ -71,7 +78,8 @@ def initial_distance(
     points = grid.vertices().numpy()
     distance = signed_distance(volume, search.level, EXTENT, points) / grid.cell_size
     report = HandoffReport(
-        level=search.level,
+        level=level,
+        cut=search.level,
         search_iou=search.iou,
         mesh_iou=0.0,
         parts=floaters.found,
@@ -81,12 +89,17 @@ def initial_distance(
     return torch.from_numpy(distance.astype(np.float32)), report
 
 
-def search_level(volume: np.ndarray, opacity: Tensor, step: float) -> LevelSearch:
-    """The level of `volume` whose silhouettes fit the NeRF's opacities `[V, H, H]` best."""
+def search_level(
+    volume: np.ndarray, opacity: Tensor, step: float, lowest: float, highest: float
+) -> LevelSearch:
+    """The level of `volume` whose silhouettes fit the NeRF's opacities `[V, H, H]` best.
+
+    step: the lattice's; lowest, highest: range of the search, which no fixed threshold replaces.
+    """
     views, size = opacity.shape[:2]
     origins, directions = (r.reshape(-1, 3).numpy() for r in sphere_views(views).rays(size, size))
     greatest = max_along_rays(volume, origins, directions, EXTENT, _RAY_STEP * step)
-    return best_level(greatest, (opacity > OPAQUE).reshape(-1).numpy())
+    return best_level(greatest, (opacity > OPAQUE).reshape(-1).numpy(), lowest, highest)
 
 
 def check_collapse(opacity: Tensor) -> None:

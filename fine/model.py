@@ -56,6 +56,11 @@ class FineModel:
         )
         return FineModel(grid, torch.zeros(count, device=device), texture.to(device))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.sdf.value.device
+
     def learner(self, config: FineConfig) -> Learner:
         """An optimizer with a learning rate of its own for each part."""
         modules = {"sdf": self.sdf, "offset": self.offset, "texture": self.texture}

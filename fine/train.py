@@ -8,7 +8,7 @@ import json
 import torch
 from torch import Tensor
 
-from common.cameras import orbit, sphere_views
+from common.cameras import Cameras, orbit, sphere_views
 from common.checkpoints import (
     DamagedCheckpointError,
     read_latest,
@@ -52,7 +52,7 @@ def run_fine(run: Run) -> None:
     if done is None:
         hand_off(run, result)
     model = FineModel.blank(config, run.config.coarse.field, device)
-    background = background_color(result).to(device)
+    background = result.background.to(device)  # frozen from here on, as in Magic3D
     prior = load_prior(config.prior, "latent", device)
     guide = Guide(prior, run.config.fine_prompt, config.distillation)
     learner = model.learner(config)
@@ -71,7 +71,7 @@ def run_fine(run: Run) -> None:
         return guided.error
 
     train(run, "fine", run.fine, learner, config.steps, config.checkpoint_every, step)
-    save_strip(preview(model, config, background), run.fine / "preview.png")
+    save_strip(preview(model, config), run.fine / "preview.png")
 
 
 def hand_off(run: Run, result: CoarseResult) -> None:
@@ -152,24 +152,17 @@ def _loaded(run: Run, tensors: dict[str, Tensor]) -> FineModel:
     return model
 
 
-def background_color(result: CoarseResult) -> Tensor:
-    """The mean colour `[3]` that the NeRF's views show behind the object: frozen from here on."""
-    images = result.images.float() / 255.0
-    behind = result.opacity < 0.01
-    if not bool(behind.any()):
-        return images.mean(dim=(0, 1, 2))
-    return images[behind].mean(dim=0)
-
-
 @torch.no_grad()
-def preview(
-    model: FineModel, config: FineConfig, background: Tensor, count: int = 4, resolution: int = 256
-) -> Tensor:
-    """Lit views `[count, resolution, resolution, 3]` of the model from around it."""
-    cameras = orbit(count).to(background.device)
+def preview(model: FineModel, config: FineConfig, count: int = 4, resolution: int = 256) -> Tensor:
+    """Lit views `[count, resolution, resolution, 3]` of the model from around it, before white."""
+    cameras = orbit(count).to(model.device)
+    return _look(model, config, cameras, resolution)
+
+
+def _look(model: FineModel, config: FineConfig, cameras: Cameras, resolution: int) -> Tensor:
     lights = studio_lights(cameras, config.light)
-    surface = model.surface()
-    return render_surface(surface, model.texture, cameras, lights, resolution, background)
+    white = torch.ones(3, device=cameras.azimuth.device)
+    return render_surface(model.surface(), model.texture, cameras, lights, resolution, white)
 
 
 @torch.no_grad()
@@ -177,10 +170,5 @@ def handoff_picture(model: FineModel, result: CoarseResult, config: FineConfig) 
     """Views of the NeRF, then the same views of the first mesh: `[16, H, H, 3]`."""
     chosen = torch.linspace(0, result.opacity.shape[0] - 1, 8).long()
     cameras = sphere_views(result.opacity.shape[0])[chosen]
-    lights = studio_lights(cameras, config.light)
     before = result.images[chosen].float() / 255.0
-    size = before.shape[1]
-    after = render_surface(
-        model.surface(), model.texture, cameras, lights, size, background_color(result)
-    )
-    return torch.cat([before, after])
+    return torch.cat([before, _look(model, config, cameras, before.shape[1])])

@@ -18,10 +18,11 @@ from common.cameras import Cameras, sphere_views
 from common.mesh import Mesh, sample_surface
 from common.rasterize import Raster, antialias, rasterize, scatter_image
 from common.toybox.objects import ToyObject
-from common.toybox.studio import BACKGROUND, albedo_views
+from common.toybox.studio import albedo_views
 
 TOLERANCE = 0.03
 VIEWS = 24
+NEUTRAL = (0.5, 0.5, 0.5)
 RESOLUTION = 256
 _POINTS = 60_000
 _LOOKS = 64  # cameras that decide what is visible
@@ -102,7 +103,7 @@ def view_scores(model: Textured, truth: ToyObject) -> tuple[float, float]:
     for index in range(len(cameras)):
         camera = cameras[index : index + 1]
         image, mask = unlit_views(model, camera)
-        true_image, true_mask = albedo_views(truth, camera, RESOLUTION)
+        true_image, true_mask = albedo_views(truth, camera, RESOLUTION, NEUTRAL)
         union = float((mask | true_mask).sum())
         ious.append(float((mask & true_mask).sum()) / union if union else 1.0)
         psnrs.append(psnr(image, true_image))
@@ -113,10 +114,10 @@ def view_scores(model: Textured, truth: ToyObject) -> tuple[float, float]:
 def unlit_views(
     model: Textured, cameras: Cameras, resolution: int = RESOLUTION
 ) -> tuple[Tensor, Tensor]:
-    """Unlit views `[B, H, W, 3]` before the studio's grey, and silhouettes, bool `[B, H, W]`."""
+    """Unlit views `[B, H, W, 3]` before a neutral grey, and silhouettes, bool `[B, H, W]`."""
     mesh = model.mesh
     raster = rasterize(mesh.vertices, mesh.faces, cameras.mvp(), resolution, resolution)
-    image = scatter_image(model.colors(raster), raster, torch.tensor(BACKGROUND))
+    image = scatter_image(model.colors(raster), raster, torch.tensor(NEUTRAL))
     return antialias(image, raster), raster.face_index >= 0
 
 

@@ -1,8 +1,12 @@
 """The photo studio of the toybox: how the truth of a caption looks from a camera.
 
-One light, in the camera; a grey background; a little ambient light. Whatever learns or knows the
-toybox's views (the exact prior, the embedded one) speaks of these pictures, so a run that it guides
-renders under the same light and before the same grey (`configs/toybox.yaml`).
+One lamp, in the camera; a little light from everywhere; a magenta backdrop. Whatever learns or
+knows the toybox's views (the exact prior, the embedded one) speaks of these pictures, so a run that
+it guides renders under the same light and before the same backdrop (`configs/toybox.yaml`).
+
+Magenta is the colour farthest from every paint of the toybox in every shade. Before a grey one, the
+rim of a white or cream part, which turns grey as it turns away, could melt into the backdrop at no
+cost, and stems and bellies came out thin.
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ from common.rasterize import Raster, antialias, rasterize, scatter_image
 from common.shading import headlights, shade
 from common.toybox.objects import ToyObject
 
+Color = tuple[float, float, float]
+
 AMBIENT = 0.35
-BACKGROUND = (0.5, 0.5, 0.5)
+BACKDROP = (1.0, 0.0, 1.0)
 
 
 @torch.no_grad()
@@ -29,14 +35,16 @@ def photograph(toy: ToyObject, cameras: Cameras, resolution: int) -> Tensor:
     view = raster.pixels // (resolution * resolution)
     lamp = headlights(cameras.position, AMBIENT)
     colors = shade(albedo, normals, points, lamp, view)
-    return _compose(colors, raster)
+    return _compose(colors, raster, BACKDROP)
 
 
 @torch.no_grad()
-def albedo_views(toy: ToyObject, cameras: Cameras, resolution: int) -> tuple[Tensor, Tensor]:
+def albedo_views(
+    toy: ToyObject, cameras: Cameras, resolution: int, backdrop: Color
+) -> tuple[Tensor, Tensor]:
     """Unlit views `[B, H, W, 3]` of a toy and their silhouettes, bool `[B, H, W]`."""
     raster, _, albedo = _surface(toy, cameras, resolution)
-    return _compose(albedo, raster), raster.face_index >= 0
+    return _compose(albedo, raster, backdrop), raster.face_index >= 0
 
 
 def _surface(toy: ToyObject, cameras: Cameras, resolution: int) -> tuple[Raster, Tensor, Tensor]:
@@ -46,6 +54,6 @@ def _surface(toy: ToyObject, cameras: Cameras, resolution: int) -> tuple[Raster,
     return raster, points, toy.albedo(points, raster.face)
 
 
-def _compose(colors: Tensor, raster: Raster) -> Tensor:
-    background = torch.tensor(BACKGROUND, device=colors.device)
+def _compose(colors: Tensor, raster: Raster, backdrop: Color) -> Tensor:
+    background = torch.tensor(backdrop, device=colors.device)
     return antialias(scatter_image(colors, raster, background), raster)
