@@ -6,6 +6,7 @@ Nothing heavy is imported until a command runs, so that `--help` answers at once
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -34,6 +35,14 @@ Settings = Annotated[
 PriorName = Annotated[
     str | None, typer.Option("--prior", metavar="NAME", help="The prior that guides the stages.")
 ]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="PATH[:WEIGHT]", help="Add a LoRA to it; may be repeated."),
+]
+Vram = Annotated[
+    str | None,
+    typer.Option("--vram", metavar="GIB", help="Fit a card of 8, 12, 16 or 24 GiB, or auto."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the run.")]
 Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
@@ -58,6 +67,8 @@ def run(
     config: ConfigFile = None,
     settings: Settings = None,
     prior: PriorName = None,
+    loras: Loras = None,
+    vram: Vram = None,
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
@@ -65,7 +76,7 @@ def run(
     """Make a textured mesh: coarse stage, fine stage, export."""
     from common.begin import begin
 
-    _all_stages(begin(prompt, config, settings, prior, seed, device, out))
+    _all_stages(begin(prompt, config, settings, prior, seed, device, out, loras, vram))
 
 
 @app.command()
@@ -74,6 +85,8 @@ def coarse(
     config: ConfigFile = None,
     settings: Settings = None,
     prior: PriorName = None,
+    loras: Loras = None,
+    vram: Vram = None,
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
@@ -82,7 +95,7 @@ def coarse(
     from coarse.train import run_coarse
     from common.begin import begin
 
-    opened = begin(prompt, config, settings, prior, seed, device, out)
+    opened = begin(prompt, config, settings, prior, seed, device, out, loras, vram)
     run_coarse(opened)
     typer.echo(opened.folder)
 
@@ -93,6 +106,8 @@ def fine(
     prompt: NewPrompt = None,
     settings: Settings = None,
     prior: PriorName = None,
+    loras: Loras = None,
+    vram: Vram = None,
     device: Device = None,
     out: Out = None,
 ) -> None:
@@ -100,7 +115,7 @@ def fine(
     from common.begin import derive
     from fine.train import run_fine
 
-    opened = derive(run_folder, prompt, settings, prior, device, out)
+    opened = derive(run_folder, prompt, settings, prior, device, out, loras, vram)
     run_fine(opened)
     typer.echo(opened.folder)
 
@@ -141,21 +156,23 @@ def doctor() -> None:
 
 def main() -> None:
     """The `maquette` command: a user's mistake ends in one line and exit code 2."""
+    # numba tries three ways to run threads and tells of the one that this machine's library lacks.
+    warnings.filterwarnings("ignore", message="The TBB threading layer")
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(2)
 
 
 def _all_stages(opened) -> None:
     from coarse.train import run_coarse
-    from fine.deliver import run_export
+    from fine.deliver import finish_export
     from fine.train import run_fine
 
     run_coarse(opened)
     run_fine(opened)
-    run_export(opened)
+    finish_export(opened)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ _STENCIL = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 
 
 
 class RadianceField(nn.Module):
-    """density = s softplus(raw + bias (1 - |x| / radius)), albedo = sigmoid(raw) (Magic3D, sec. 4.1).
+    """density = s softplus(raw + bias (1 - |x| / radius)), albedo = sigmoid(raw).
 
-    Magic3D has s = 1.
+    Magic3D (sec. 4.1) has s = 1.
 
     Magic3D predicts normals with a second network because finite differences of a 4096-cell hash
     grid are noise; coarser grids can do with finite differences, which tie shading to the shape.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -26,10 +25,3 @@ def entropy_loss(opacity: Tensor) -> Tensor:
     """Mean binary entropy, in nats, of ray opacities in [0, 1]: rays either stop or pass."""
     o = opacity.clamp(1e-4, 1.0 - 1e-4)
     return -(o * o.log() + (1.0 - o) * (1.0 - o).log()).mean()
-
-
-def finite(name: str, value: Tensor) -> Tensor:
-    """`value` unchanged; raises FloatingPointError if it is not finite, instead of hiding it."""
-    if not bool(torch.isfinite(value).all()):
-        raise FloatingPointError(f"{name} is not finite")
-    return value

@@ -14,14 +14,13 @@ from common.cameras import Cameras, orbit, sphere_views
 from common.checkpoints import with_prefix, write_tensors
 from common.config import BackgroundConfig, CoarseConfig, HandoffConfig
 from common.device import pick_device
-from common.distillation.guide import Guide
+from common.distillation.prepare import prepare_guide
 from common.field import EXTENT
 from common.handoff import RESULT, handed_off
 from common.images import save_strip, to_uint8
-from common.priors.choose import load_prior
 from common.runs import Run
 from common.schedules import step_schedule
-from common.training import Learner, deterministic, train
+from common.training import Learner, Together, deterministic, train
 from common.views import sample_cameras, sample_lights, studio_lights, to_device
 
 
@@ -55,8 +54,7 @@ def run_coarse(run: Run) -> None:
     deterministic(device)
     torch.manual_seed(run.config.seed)
     model = CoarseModel(config, device)
-    prior = load_prior(config.prior, "pixel", device)
-    guide = Guide(prior, run.config.prompt, config.distillation)
+    guide = prepare_guide(run, "coarse", device)
     learner = model.learner()
 
     def step(index: int) -> float:
@@ -73,11 +71,14 @@ def run_coarse(run: Run) -> None:
             config.resolution,
             training=True,
         )
-        guided = guide(rendered.image, cameras, index)
-        learner.descend(guided.loss + regularizers(rendered, config, index), index, config.steps)
+        with guide.memory_advice():
+            guided = guide(rendered.image, cameras, index)
+            loss = guided.loss + regularizers(rendered, config, index)
+            learner.descend(loss, index, config.steps)
         return guided.error
 
-    train(run, "coarse", run.coarse, learner, config.steps, config.checkpoint_every, step)
+    state = Together(learner, guide=guide)
+    train(run, "coarse", run.coarse, state, config.steps, config.checkpoint_every, step)
     save_strip(preview(model), run.coarse / "preview.png")
     write_tensors(run.coarse / RESULT, result(model, run.config.handoff))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from common.checkpoints import checkpoint_path
@@ -10,7 +11,7 @@ from common.device import pick_device
 from common.errors import UserError
 from common.files import write_whole
 from common.handoff import RESULT, handed_off, read_result
-from common.priors.choose import check_prompts
+from common.priors.choose import STAGES, Stage, check_prompts, with_absolute_paths
 from common.runs import Run, open_or_create, open_run
 
 
@@ -22,13 +23,22 @@ def begin(
     seed: int | None = None,
     device: str | None = None,
     out: str | None = None,
+    loras: Sequence[str] | None = None,
+    vram: str | None = None,
 ) -> Run:
     """The run of a prompt: new, or the one that the same settings began before.
 
-    Everything that can be wrong with the input is found out before a folder is made.
+    Everything that can be wrong with the input is found out before a folder is made. LoRAs belong
+    to the fine stage's model, and to the coarse stage's where both have the same.
     """
-    pairs = [*_prior_pairs(prior, ("coarse", "fine")), *(settings or [])]
-    return _opened(build_config(prompt, config, pairs, seed=seed, device=device), out)
+    pairs = [*_prior_pairs(STAGES, "name", prior), *_prior_pairs(STAGES, "vram", vram)]
+    pairs += settings or []
+    built = build_config(prompt, config, pairs, seed=seed, device=device)
+    if loras:
+        same = built.coarse.prior.name == built.fine.prior.name
+        pairs += _prior_pairs(STAGES if same else ("fine",), "loras", json.dumps(list(loras)))
+        built = build_config(prompt, config, pairs, seed=seed, device=device)
+    return _opened(built, out)
 
 
 def derive(
@@ -38,6 +48,8 @@ def derive(
     prior: str | None = None,
     device: str | None = None,
     out: str | None = None,
+    loras: Sequence[str] | None = None,
+    vram: str | None = None,
 ) -> Run:
     """The run in `folder`; if anything is to differ, a new run that starts from its coarse stage.
 
@@ -45,22 +57,30 @@ def derive(
     """
     source = open_run(folder)
     read_result(source)
-    if prompt is None and not settings and prior is None and device is None and out is None:
+    if not any((prompt is not None, settings, prior, device, out, loras, vram)):
         return source
     if prompt is not None and not prompt.strip():
         raise UserError("the new prompt is empty; say what the shape is to become")
     base = source.config.model_dump(mode="json")
     if prompt is not None:
         base["fine"] = {**base["fine"], "prompt": prompt.strip()}
-    pairs = [*_prior_pairs(prior, ("fine",)), *(settings or [])]
+    pairs = [*_prior_pairs(("fine",), "name", prior), *_prior_pairs(("fine",), "vram", vram)]
+    pairs += _prior_pairs(("fine",), "loras", json.dumps(list(loras)) if loras else None)
+    pairs += settings or []
     config = build_config(source.config.prompt, None, pairs, base=base, device=device)
-    if config.coarse != source.config.coarse or config.seed != source.config.seed:
+    if _coarse_part(config) != _coarse_part(source.config):
         raise UserError(
             "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
         )
-    target = _opened(config, out, name=config.fine_prompt)
+    target = _opened(config, out, name=config.fine_prompt, stages=("fine",))
     _adopt(source, target)
     return target
+
+
+def _coarse_part(config: RunConfig) -> tuple[object, ...]:
+    """The settings that the coarse stage and its result were made with."""
+    read = config.handoff
+    return config.coarse, config.seed, read.resolution, read.views, read.view_resolution
 
 
 def _adopt(source: Run, target: Run) -> None:
@@ -75,11 +95,16 @@ def _adopt(source: Run, target: Run) -> None:
     target.event("coarse stage adopted", source=str(source.folder))
 
 
-def _opened(config: RunConfig, out: str | None, name: str | None = None) -> Run:
+def _opened(
+    config: RunConfig,
+    out: str | None,
+    name: str | None = None,
+    stages: Sequence[Stage] = STAGES,
+) -> Run:
     pick_device(config.device)
-    check_prompts(config)
-    return open_or_create(config, out, name)
+    check_prompts(config, stages)
+    return open_or_create(with_absolute_paths(config), out, name)
 
 
-def _prior_pairs(prior: str | None, stages: Sequence[str]) -> list[str]:
-    return [] if prior is None else [f"{stage}.prior.name={prior}" for stage in stages]
+def _prior_pairs(stages: Sequence[Stage], key: str, value: str | None) -> list[str]:
+    return [] if value is None else [f"{stage}.prior.{key}={value}" for stage in stages]

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+_PART = ".part"
+
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
@@ -13,7 +15,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
     The data goes to a temporary name in the same folder, is synced, and then renamed.
     """
     payload = data.encode("utf-8") if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
@@ -25,6 +27,12 @@ def write_whole(path: Path, data: bytes | str) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what `write_whole` left behind in a folder when the program was killed within it."""
+    for part in folder.glob(f".*{_PART}"):
+        part.unlink(missing_ok=True)
 
 
 def _umask() -> int:

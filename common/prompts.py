@@ -11,14 +11,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from common.cameras import Cameras
 from common.errors import UserError
-from common.priors.base import Prior, TextEmbedding
+from common.priors.base import TextEmbedding
 
 View = Literal["front", "side", "back", "overhead"]
 VIEWS: tuple[View, ...] = ("front", "side", "back", "overhead")
@@ -133,6 +133,20 @@ def view_texts(prompt: str, config: ViewConfig) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def all_texts(prompt: str, config: ViewConfig) -> tuple[str, ...]:
+    """Every text a prompt needs: the four of `view_texts`, the empty one, the negative if any."""
+    negative = config.negative.strip()
+    return (*view_texts(prompt, config), "", *([negative] if negative else []))
+
+
+class TextEncoder(Protocol):
+    """Whatever embeds texts: a prior, or a store of what one has embedded."""
+
+    def encode_text(self, prompts: Sequence[str]) -> TextEmbedding:
+        """One row a prompt."""
+        ...
+
+
 @dataclass(frozen=True)
 class ViewPrompts:
     """A prompt's embeddings for every view; `encode` makes it, the training loop picks rows.
@@ -146,15 +160,13 @@ class ViewPrompts:
     negative: TextEmbedding | None
 
     @staticmethod
-    def encode(prior: Prior, prompt: str, config: ViewConfig | None = None) -> ViewPrompts:
+    def encode(prior: TextEncoder, prompt: str, config: ViewConfig | None = None) -> ViewPrompts:
         """Encode all texts in one call of `prior.encode_text`, each distinct one once.
 
         Raises UserError as `view_texts` does, and whatever the prior raises about a text.
         """
         config = config or ViewConfig()
-        texts = [*view_texts(prompt, config), ""]
-        if config.negative.strip():
-            texts.append(config.negative.strip())
+        texts = all_texts(prompt, config)
         distinct = list(dict.fromkeys(texts))
         embedding = prior.encode_text(distinct)
         rows = [distinct.index(text) for text in texts]

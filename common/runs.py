@@ -91,6 +91,14 @@ def open_or_create(
     if that is taken by a run of another configuration. Raises UserError if `out` holds something
     else or a folder cannot be written.
     """
+    try:
+        return _reopened_or_created(config, out, root / slug(name or config.prompt))
+    except OSError as error:  # a name too long, a folder that must not be looked into
+        raise _unwritable(Path(out) if out is not None else root, error) from None
+
+
+def _reopened_or_created(config: configs.RunConfig, out: str | None, first: Path) -> Run:
+    """`open_or_create`, where `first` is the first of the names to try without `out`."""
     if out is not None:
         folder = Path(out)
         if (folder / "config.yaml").exists():
@@ -104,9 +112,8 @@ def open_or_create(
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run; choose another --out")
         return _create(folder, config)
-    name = slug(name or config.prompt)
     for number in range(1, 10_000):
-        folder = root / (name if number == 1 else f"{name}-{number}")
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
         if not folder.exists():
             return _create(folder, config)
         if (folder / "config.yaml").exists():
@@ -116,19 +123,25 @@ def open_or_create(
                 continue  # a damaged or older run keeps its name; this one takes the next
             if run.config == config:
                 return run
-    raise UserError(f"too many runs are called {root / name}; remove some or give --out FOLDER")
+    raise UserError(f"too many runs are called {first}; remove some or give --out FOLDER")
 
 
 def open_run(folder: str) -> Run:
     """An existing run; UserError if it is missing, of another version, or damaged."""
     path = Path(folder)
     file = path / "config.yaml"
-    if not path.is_dir():
-        raise UserError(f"no run folder '{folder}'; give the folder that `maquette run` printed")
-    if not file.is_file():
-        raise UserError(f"'{folder}' is not a run folder: it has no config.yaml")
     try:
-        tree = yaml.safe_load(file.read_text("utf-8"))
+        if not path.is_dir():
+            raise UserError(
+                f"no run folder '{folder}'; give the folder that `maquette run` printed"
+            )
+        if not file.is_file():
+            raise UserError(f"'{folder}' is not a run folder: it has no config.yaml")
+        text = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot open the run '{folder}' ({error.strerror})") from None
+    try:
+        tree = yaml.safe_load(text.decode("utf-8"))
         found = tree.pop("format")
         tree.pop("versions", None)
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
@@ -151,13 +164,15 @@ def _create(folder: Path, config: configs.RunConfig) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.yaml", text)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write to {folder} ({reason}); choose another folder with --out"
-        ) from None
+        raise _unwritable(folder, error) from None
     run = Run(folder, config)
     run.event("created", prompt=config.prompt, seed=config.seed)
     return run
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError(f"cannot write to {folder} ({reason}); choose another folder with --out")
 
 
 def _versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from common import checkpoints
 from common.config import AdamConfig
 from common.errors import UserError
+from common.files import remove_parts
 from common.progress import stage_progress
 from common.runs import Run
 
@@ -67,6 +68,24 @@ class Learner:
         checkpoints.load_optimizer_state(self.optimizer, self.names, tensors)
 
 
+class Together:
+    """Several trainables as one: the first as it is, the others each under a prefix."""
+
+    def __init__(self, first: Trainable, **others: Trainable) -> None:
+        self._first, self._others = first, others
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = self._first.tensors()
+        for name, other in self._others.items():
+            state |= checkpoints.with_prefix(name, other.tensors())
+        return state
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self._first.load(tensors)
+        for name, other in self._others.items():
+            other.load(checkpoints.under_prefix(name, tensors))
+
+
 def cosine_decay(progress: float, final: float) -> float:
     """From 1 at progress 0 to `final` at progress 1 along half a cosine."""
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
@@ -92,6 +111,7 @@ def train(
     finite, naming the step and what the run can go on from.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
     done, tensors = checkpoints.read_latest(folder, run.warn)
     start = done or 0
     if tensors is not None:
@@ -115,11 +135,6 @@ def train(
 def save(folder: Path, step: int, state: Trainable) -> None:
     """Write the checkpoint of `step`."""
     checkpoints.write_checkpoint(folder, step, state.tensors() | checkpoints.random_state())
-
-
-def finished(folder: Path, total: int) -> bool:
-    """Whether a stage's last checkpoint is on disk."""
-    return checkpoints.checkpoint_path(folder, total).is_file()
 
 
 def _finite_step(step: Callable[[int], float], index: int, stage: str, run: Run) -> float:

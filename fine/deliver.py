@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import typer
 
 from common.config import changed
@@ -9,6 +11,20 @@ from common.progress import say
 from common.runs import Run, slug
 from fine.export.export import export
 from fine.train import load_finished
+
+
+def finish_export(run: Run) -> None:
+    """Export a finished run as it is configured, unless that is done; print the two paths."""
+    try:
+        report = json.loads((run.export / "report.json").read_text("utf-8"))
+        paths = [run.export / report["obj"], run.export / report["turntable"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        paths = []  # not exported yet, or cut off
+    if not paths or not all(path.is_file() for path in paths):
+        run_export(run)
+        return
+    for path in paths:
+        typer.echo(path)
 
 
 def run_export(run: Run, faces: int | None = None, texture_size: int | None = None) -> None:

@@ -73,7 +73,8 @@ def initial_distance(
     search = search_level(volume, result.opacity, step, *_CUTS)
     volume, floaters = remove_floaters(volume, search.level, config.keep_share)
     volume = fill_cavities(volume, search.level)
-    if not bool((volume > search.level).any()):
+    # The outermost lattice points count as empty, so that the surface closes.
+    if not bool((volume[1:-1, 1:-1, 1:-1] > search.level).any()):
         raise UserError(_collapsed("it has no solid part"))
     points = grid.vertices().numpy()
     distance = signed_distance(volume, search.level, EXTENT, points) / grid.cell_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from common.cameras import Cameras, orbit, sphere_views
 from common.checkpoints import (
     DamagedCheckpointError,
+    checkpoint_path,
     read_latest,
     read_tensors,
     steps_on_disk,
@@ -18,16 +20,15 @@ from common.checkpoints import (
 )
 from common.config import FineConfig
 from common.device import pick_device
-from common.distillation.guide import Guide
+from common.distillation.prepare import prepare_guide
 from common.errors import UserError
 from common.files import write_whole
 from common.handoff import CoarseResult, read_result
 from common.images import save_strip
-from common.priors.choose import load_prior
 from common.progress import say
 from common.runs import Run
 from common.schedules import step_schedule
-from common.training import deterministic, save, train
+from common.training import Together, deterministic, save, train
 from common.views import sample_cameras, sample_lights, studio_lights, to_device
 from fine.handoff import initial_distance, silhouette_iou
 from fine.isosurface import Isosurface
@@ -43,18 +44,16 @@ def run_fine(run: Run) -> None:
     """Refine the coarse result of a run to the end, going on from the last checkpoint."""
     config = run.config.fine
     result = read_result(run)
-    done = fine_steps_done(run)
-    if done is not None and done >= config.steps and (run.fine / "preview.png").is_file():
+    if is_complete(run):
         return
     device = pick_device(run.config.device)
     deterministic(device)
     torch.manual_seed(run.config.seed + 1)
-    if done is None:
+    if not steps_on_disk(run.fine):
         hand_off(run, result)
     model = FineModel.blank(config, run.config.coarse.field, device)
     background = result.background.to(device)  # frozen from here on, as in Magic3D
-    prior = load_prior(config.prior, "latent", device)
-    guide = Guide(prior, run.config.fine_prompt, config.distillation)
+    guide = prepare_guide(run, "fine", device)
     learner = model.learner(config)
 
     def step(index: int) -> float:
@@ -65,17 +64,20 @@ def run_fine(run: Run) -> None:
         image = render_surface(
             surface, model.texture, cameras, lights, config.resolution, background
         )
-        guided = guide(image, cameras, index)
-        loss = guided.loss + regularizers(surface, model.sdf.value, config, index)
-        learner.descend(loss, index, config.steps)
+        with guide.memory_advice():
+            guided = guide(image, cameras, index)
+            loss = guided.loss + regularizers(surface, model.sdf.value, config, index)
+            learner.descend(loss, index, config.steps)
         return guided.error
 
-    train(run, "fine", run.fine, learner, config.steps, config.checkpoint_every, step)
+    state = Together(learner, guide=guide)
+    train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step)
     save_strip(preview(model, config), run.fine / "preview.png")
 
 
 def hand_off(run: Run, result: CoarseResult) -> None:
     """The hand-off: make the first mesh, record its fit, write the checkpoint of step 0."""
+    began = time.monotonic()
     config = run.config.fine
     grid = TetGrid(config.geometry.resolution, config.geometry.extent)
     distance, report = initial_distance(result, grid, run.config.handoff)
@@ -90,7 +92,8 @@ def hand_off(run: Run, result: CoarseResult) -> None:
     run.fine.mkdir(parents=True, exist_ok=True)
     values = dataclasses.asdict(report)
     write_whole(run.fine / "handoff.json", json.dumps(values, indent=2) + "\n")
-    run.event("hand-off", faces=surface.faces.shape[0], **values)
+    seconds = round(time.monotonic() - began, 2)
+    run.event("hand-off", faces=surface.faces.shape[0], seconds=seconds, **values)
     save_strip(handoff_picture(model, result, config), run.fine / "handoff.png", columns=8)
     say(
         f"hand-off: {surface.faces.shape[0]} faces, silhouette IoU with the NeRF "
@@ -114,10 +117,13 @@ def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int
     return total
 
 
-def fine_steps_done(run: Run) -> int | None:
-    """The step of the newest fine checkpoint on disk, None before the hand-off."""
-    steps = steps_on_disk(run.fine)
-    return steps[-1] if steps else None
+def is_complete(run: Run) -> bool:
+    """Whether a run's last fine checkpoint is there and whole, and its preview beside it."""
+    try:
+        read_tensors(checkpoint_path(run.fine, run.config.fine.steps))
+    except DamagedCheckpointError:
+        return False
+    return (run.fine / "preview.png").is_file()
 
 
 def load_finished(run: Run) -> FineModel:

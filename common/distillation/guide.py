@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from common.cameras import Cameras
 from common.config import DistillationConfig
-from common.distillation.losses import Distillation, distillation_gradient
-from common.priors.base import Prior
-from common.schedules import sample_timesteps, timestep_range
+from common.distillation.critic import LoraCritic
+from common.distillation.losses import (
+    Critic,
+    Distillation,
+    clip_gradient,
+    distillation_gradient,
+)
+from common.errors import UserError
+from common.priors.base import Prior, TextEmbedding
+from common.priors.memory import out_of_memory_advice
+from common.priors.pretrained import PretrainedPrior
+from common.prompts import ViewPrompts
+from common.schedules import (
+    dreamtime_timesteps,
+    sample_timesteps,
+    share_to_timestep,
+    sqrt_annealing,
+    step_schedule,
+    timestep_range,
+)
 
 
 @dataclass(frozen=True)
@@ -26,27 +46,142 @@ class Guided:
 
 
 class Guide:
-    """A prior, a prompt and a way of distillation, ready to judge views."""
+    """A prior, a prompt and a way of distillation, ready to judge views; a `Trainable`.
 
-    def __init__(self, prior: Prior, prompt: str, config: DistillationConfig) -> None:
-        self.prior, self.config = prior, config
-        self.text = prior.encode_text([prompt])
-        self.uncond = prior.encode_text([""])
+    What it learns, if anything, is VSD's critic.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        prompts: ViewPrompts,
+        config: DistillationConfig,
+        steps: int,
+        tell_camera: bool = True,
+        perp_neg: bool = False,
+        critic: LoraCritic | None = None,
+    ) -> None:
+        """steps: of the stage, for schedules over its whole length.
+
+        tell_camera: whether a prior that can be told the camera is. perp_neg: Perp-Neg in place of
+        plain guidance. critic: needed by VSD alone. Raises UserError for noise levels that the
+        prior doesn't have.
+        """
+        self.prior, self.prompts, self.config, self.steps = prior, prompts, config, steps
+        self.tell_camera, self.perp_neg, self.critic = tell_camera, perp_neg, critic
+        self._falling = self._dreamtime() if config.timesteps == "dreamtime" else None
 
     def __call__(self, image: Tensor, cameras: Cameras, step: int) -> Guided:
-        """Judge views `[B, H, W, 3]` seen from B cameras at `step` of the run."""
+        """Judge views `[B, H, W, 3]` seen from B cameras at `step` of the stage.
+
+        The critic, if there is one, learns from the same views afterwards.
+        """
         x = self.prior.encode_image(image)
         count = x.shape[0]
-        low, high = timestep_range(self.config.t_min, self.config.t_max, step)
-        t = sample_timesteps(len(self.prior.schedule), low, high, count, torch.default_generator)
+        t = self.timesteps(step, count).to(x.device)
         noise = torch.randn(x.shape).to(x)
-        ctx = Distillation(
-            prior=self.prior,
-            text=self.text.select([0] * count),
-            uncond=self.uncond.select([0] * count),
-            camera=cameras,
-            guidance_scale=self.config.guidance_scale,
-            weight=self.config.weight,
-        )
-        gradient = distillation_gradient(self.config.loss, x, t.to(x.device), noise, ctx)
+        ctx = self.context(cameras, step)
+        gradient = distillation_gradient(self.config.loss, x, t, noise, ctx)
+        limit = None if self.config.clip is None else step_schedule(self.config.clip, step)
+        gradient = clip_gradient(gradient, limit, self.config.clip_by)
+        if self.critic is not None:
+            self.critic.update(x, ctx.text, cameras, torch.default_generator)
         return Guided((x * gradient).sum() / count, float(gradient.pow(2).mean().sqrt()))
+
+    def timesteps(self, step: int, count: int) -> Tensor:
+        """The timesteps `[count]` of a step, on the CPU: drawn, or one that falls over the run."""
+        config, total = self.config, len(self.prior.schedule)
+        low, high = timestep_range(config.t_min, config.t_max, step)
+        match config.timesteps:
+            case "uniform":
+                return sample_timesteps(total, low, high, count, torch.default_generator)
+            case "sqrt":
+                end = min(config.sqrt_end, high)
+                share = max(low, sqrt_annealing(step, self.steps, start=high, end=end))
+                return torch.full((count,), share_to_timestep(share, total))
+            case "dreamtime":
+                assert self._falling is not None
+                return self._falling[step].expand(count)
+            case _:
+                assert_never(config.timesteps)
+
+    def context(self, cameras: Cameras, step: int) -> Distillation:
+        """What the losses need for views from these cameras: rows of text, one a view, and options.
+
+        CSD's progress goes from 0 to 1 over the stage unless the configuration says otherwise.
+        """
+        config, prompts = self.config, self.prompts
+        negatives, weights = prompts.perp_neg_rows(cameras) if self.perp_neg else ((), None)
+        progress = min(1.0, step / max(1, self.steps - 1))
+        if config.csd_progress is not None:
+            progress = step_schedule(config.csd_progress, step)
+        return Distillation(
+            prior=self.prior,
+            text=prompts.rows(cameras),
+            uncond=prompts.unconditional_rows(cameras),
+            negative=prompts.negative_rows(cameras),
+            camera=cameras if self.tell_camera else None,
+            guidance_scale=config.guidance_scale,
+            weight=config.weight,
+            perp_neg_texts=negatives,
+            perp_neg_weights=weights,
+            critic=None if self.critic is None else _CriticAt(self.critic, cameras),
+            sjc_variance_reduced=config.sjc_variance_reduced,
+            nfsd_threshold=config.nfsd_threshold,
+            csd_progress=progress,
+            ism_gap=config.ism_gap,
+            ism_stride=config.ism_stride,
+            sdi_noise=config.sdi_noise,
+            sdi_steps=config.sdi_steps,
+            sdi_inversion_scale=config.sdi_inversion_scale,
+            sdi_gap=config.sdi_gap,
+            hifa_weight=config.hifa_weight,
+            hifa_steps=config.hifa_steps,
+        )
+
+    @contextmanager
+    def memory_advice(self) -> Iterator[None]:
+        """Turn running out of the device's memory within the block into a `UserError`."""
+        if isinstance(self.prior, PretrainedPrior):
+            with out_of_memory_advice(self.prior.options):
+                yield
+        else:
+            yield
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state of the critic; empty without one."""
+        return {} if self.critic is None else self.critic.tensors()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave; the checkpoint before the first step has nothing."""
+        if self.critic is not None and tensors:
+            self.critic.load(tensors)
+
+    def _dreamtime(self) -> Tensor:
+        low, high = timestep_range(self.config.t_min, self.config.t_max, 0)
+        try:
+            return dreamtime_timesteps(self.prior.schedule, self.steps, low, high)
+        except ValueError as error:
+            raise UserError(f"distillation.timesteps: DreamTime cannot use {error}") from None
+
+
+@dataclass(frozen=True)
+class _CriticAt:
+    """A critic that knows the cameras even where the prior is not told them."""
+
+    critic: Critic
+    cameras: Cameras
+
+    def predict_noise(
+        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None
+    ) -> Tensor:
+        return self.critic.predict_noise(x_t, t, text, self.cameras)
+
+    def update(
+        self,
+        x: Tensor,
+        text: TextEmbedding,
+        camera: Cameras | None,
+        generator: torch.Generator | None,
+    ) -> float:
+        return self.critic.update(x, text, self.cameras, generator)

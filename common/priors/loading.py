@@ -71,6 +71,8 @@ class LoadOptions:
     textual_inversions: paths of learned words.
     embedded_guidance: the scale told to models that take guidance as an input (FLUX dev, LCM).
     drop_t5: load SD 3 without its T5 encoder, as its pipeline allows.
+    text: False loads no text encoders, for embeddings that are known already; not with LoRAs or
+        textual inversions, which have parts in them.
     vram: a card size in GiB (or "auto") that fills in the memory options below.
     offload: "model": the denoiser is on the device only during its calls; "group": layer by layer.
     text_on_cpu: embed text on the CPU.
@@ -91,6 +93,7 @@ class LoadOptions:
     textual_inversions: tuple[str, ...] = ()
     embedded_guidance: float = 3.5
     drop_t5: bool = False
+    text: bool = True
     vram: Vram = "none"
     offload: Offload = "none"
     text_on_cpu: bool = False
@@ -124,7 +127,8 @@ def load_prior(options: LoadOptions) -> PretrainedPrior:
     family = family_of(location.index, location.source)
     dtype = choose_dtype(options, family, device)
     pipeline = _load_pipeline(options, location, family, dtype)
-    check_text_encoders(pipeline, family, location.source)
+    if options.text:
+        check_text_encoders(pipeline, family, location.source)
     _add_textual_inversions(pipeline, options)
     _merge_loras(pipeline, options)
     denoiser = pipeline.unet if family in ("pixel", "sd", "sdxl") else pipeline.transformer
@@ -283,6 +287,9 @@ def _load_pipeline(
         raise UserError(f"drop_t5: only SD 3 runs without T5, {location.source} does not")
     if family == "sd3" and (options.drop_t5 or not any(location.index["text_encoder_3"])):
         arguments |= {"text_encoder_3": None, "tokenizer_3": None}
+    if not options.text:
+        names = [n for n in location.index if n.startswith(("text_encoder", "tokenizer"))]
+        arguments |= dict.fromkeys(names)
     # Most of these VAEs overflow in float16, none does in bfloat16.
     dtypes = {"default": dtype, "vae": torch.float32 if dtype == torch.float16 else dtype}
     common = {"variant": options.variant, "use_safetensors": True}

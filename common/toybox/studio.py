@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from common.cameras import Cameras
-from common.mesh import face_normals
-from common.rasterize import Raster, antialias, rasterize, scatter_image
+from common.mesh import vertex_normals
+from common.rasterize import Raster, antialias, interpolate, rasterize, scatter_image
 from common.shading import headlights, shade
 from common.toybox.objects import ToyObject
 
@@ -30,11 +31,11 @@ BACKDROP = (1.0, 0.0, 1.0)
 def photograph(toy: ToyObject, cameras: Cameras, resolution: int) -> Tensor:
     """Lit, antialiased views `[B, resolution, resolution, 3]` of a toy, sRGB in [0, 1]."""
     raster, points, albedo = _surface(toy, cameras, resolution)
-    normals = face_normals(toy.mesh.vertices, toy.mesh.faces)[raster.face]
-    # A face is seen from its outside; where a thin part shows its back, it is lit all the same.
-    view = raster.pixels // (resolution * resolution)
+    # Smooth normals: bevels carry the edges, and the facets of round parts are not the toy's.
+    smooth = vertex_normals(toy.mesh.vertices, toy.mesh.faces)
+    normals = F.normalize(interpolate(smooth, raster), dim=-1)
     lamp = headlights(cameras.position, AMBIENT)
-    colors = shade(albedo, normals, points, lamp, view)
+    colors = shade(albedo, normals, points, lamp, raster.view)
     return _compose(colors, raster, BACKDROP)
 
 
@@ -50,7 +51,7 @@ def albedo_views(
 def _surface(toy: ToyObject, cameras: Cameras, resolution: int) -> tuple[Raster, Tensor, Tensor]:
     mesh = toy.mesh
     raster = rasterize(mesh.vertices, mesh.faces, cameras.mvp(), resolution, resolution)
-    points = (mesh.vertices[mesh.faces[raster.face]] * raster.bary[:, :, None]).sum(dim=1)
+    points = interpolate(mesh.vertices, raster)
     return raster, points, toy.albedo(points, raster.face)
 
 

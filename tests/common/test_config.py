@@ -1,0 +1,257 @@
+"""The configuration: what it takes, what it refuses and how it says so."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from common.config import (
+    CoarseConfig,
+    RunConfig,
+    build_config,
+    changed,
+    shipped_configs,
+    to_yaml,
+    validate,
+)
+from common.errors import UserError
+from common.schedules import step_schedule
+
+PROMPT = "a red mushroom"
+
+
+def built(*pairs: str) -> RunConfig:
+    return build_config(PROMPT, overrides=pairs)
+
+
+def complaint(*pairs: str, prompt: str = PROMPT, file: str | None = None, **fixed: object) -> str:
+    with pytest.raises(UserError) as caught:
+        build_config(prompt, file, pairs, **fixed)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_configuration_is_valid_and_survives_yaml(name: str) -> None:
+    config = build_config(PROMPT, name)
+    assert validate(yaml.safe_load(to_yaml(config))) == config
+    # Named with its ending it is the same one.
+    assert build_config(PROMPT, f"{name}.yaml") == config
+
+
+def test_the_default_file_is_the_toybox() -> None:
+    assert build_config(PROMPT) == build_config(PROMPT, "toybox")
+    assert build_config(PROMPT).coarse.steps != CoarseConfig().steps
+
+
+def test_set_reaches_any_depth_and_keeps_the_rest() -> None:
+    config = built("coarse.field.grid.levels=3", "coarse.steps=7", "fine.losses.laplacian=0.5")
+    before = built()
+    assert config.coarse.field.grid.levels == 3
+    assert config.coarse.steps == 7
+    assert config.fine.losses.laplacian == 0.5
+    grid = {**before.coarse.field.grid.model_dump(), "levels": 3}
+    assert config.coarse.field.grid.model_dump() == grid
+    assert config.fine.losses.normal_consistency == before.fine.losses.normal_consistency
+
+
+def test_set_reads_lists_null_text_and_numbers_as_yaml() -> None:
+    config = built(
+        "coarse.camera.fovy=[30, 50]",
+        "coarse.losses.opacity=[[0, 1], [10, 2.5]]",
+        "coarse.distillation.weight=null",
+        "coarse.background.kind=random",
+        "coarse.optimizer.learning_rate=1e-3",
+        "fine.prompt=a blue mushroom",
+        " coarse.views = 3",
+    )
+    assert config.coarse.camera.fovy == (30.0, 50.0)
+    assert config.coarse.losses.opacity == [(0, 1.0), (10, 2.5)]
+    assert config.coarse.distillation.weight is None
+    assert config.coarse.background.kind == "random"
+    assert config.coarse.optimizer.learning_rate == 1e-3
+    assert config.fine_prompt == "a blue mushroom"
+    assert config.coarse.views == 3
+
+
+def test_the_last_word_counts() -> None:
+    assert built("coarse.steps=3", "coarse.steps=4").coarse.steps == 4
+    assert build_config(PROMPT, None, ["seed=3"], seed=5).seed == 5
+    assert build_config(PROMPT, None, ["seed=3"], seed=None).seed == 3
+
+
+def test_a_file_of_the_user_differs_from_the_defaults_not_from_the_toybox(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("coarse: {steps: 12}\n")
+    config = build_config(PROMPT, str(path), ["coarse.views=2"])
+    assert config == RunConfig.model_validate(
+        {"prompt": PROMPT, "coarse": {"steps": 12, "views": 2}}
+    )
+    path.write_text("")
+    assert build_config(PROMPT, str(path)) == RunConfig(prompt=PROMPT)
+
+
+def test_nothing_is_written_to_the_base() -> None:
+    base = built().model_dump(mode="json")
+    kept = copy.deepcopy(base)
+    build_config(PROMPT, None, ["coarse.field.grid.levels=3", "seed=9"], base=base)
+    assert base == kept
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("coarse.stesp=3", ["unknown setting 'coarse.stesp'", "did you mean steps", "samples"]),
+        ("caorse.steps=3", ["unknown setting 'caorse'", "did you mean coarse", "top level has"]),
+        (
+            "coarse.learning_rat=3",
+            ["unknown setting 'coarse.learning_rat'", "coarse.optimizer.learning_rate"],
+        ),
+        ("coarse.field.grid.level=3", ["'coarse.field.grid.level'", "levels"]),
+        ("coarse.steps.x=3", ["'coarse.steps'", "integer"]),
+        ("coarse.xqzj=3", ["unknown setting 'coarse.xqzj'", "coarse has: background"]),
+    ],
+)
+def test_an_unknown_key_is_named_with_a_hint(pair: str, words: list[str]) -> None:
+    text = complaint(pair)
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("coarse.steps=soon", ["'coarse.steps'", "integer", "'soon'"]),
+        ("coarse.steps=80.5", ["'coarse.steps'", "integer", "80.5"]),
+        ("coarse.steps=0", ["'coarse.steps'", "greater than or equal to 1"]),
+        ("coarse.steps=", ["'coarse.steps'", "integer"]),
+        ("coarse.steps=true", ["'coarse'", "steps", "number", "True"]),
+        ("coarse.steps=[1, 2]", ["'coarse.steps'", "[1, 2]"]),
+        ("coarse=5", ["'coarse'", "5"]),
+        ("coarse.field=null", ["'coarse.field'", "None"]),
+        ("coarse.field.normals=flat", ["'coarse.field.normals'", "finite_difference", "'flat'"]),
+        ("coarse.background.color=[2, 0, 0]", ["'coarse.background.color.0'", "1"]),
+        ("coarse.background.color=[0, 0]", ["'coarse.background.color"]),
+        ("coarse.camera.distance=[2, 1]", ["'coarse.camera'", "distance"]),
+        ("coarse.camera.elevation=[-100, 0]", ["'coarse.camera'", "elevation"]),
+        ("coarse.camera.fovy=[40, 180]", ["'coarse.camera'", "fovy"]),
+        ("coarse.light.shares=[1, 1, 1]", ["'coarse.light'", "sum to 1"]),
+        ("coarse.light.ambient=[0.5, 0.2]", ["'coarse.light'", "ambient"]),
+        ("coarse.light.ambient=[0, 2]", ["'coarse.light.ambient.1'"]),
+        ("coarse.losses.opacity=much", ["'coarse.losses.opacity'", "number", "'much'"]),
+        ("coarse.losses.opacity=[]", ["'coarse.losses.opacity'", "at least one"]),
+        ("coarse.losses.opacity=[[9, 1], [3, 2]]", ["'coarse.losses.opacity'", "growing"]),
+        ("coarse.distillation.t_min=0.99", ["'coarse.distillation'", "t_min <= t_max"]),
+        ("fine.distillation.t_max=[[0, 0.5], [9, 1.5]]", ["'fine.distillation'", "1.5"]),
+        ("coarse.field.grid.finest_resolution=4", ["'coarse.field.grid'", "base_resolution"]),
+        ("coarse.optimizer.betas=[0.9, 1.0]", ["'coarse.optimizer.betas.1'", "less than 1"]),
+        ("coarse.optimizer.learning_rate=.inf", ["'coarse.optimizer.learning_rate'", "finite"]),
+        ("coarse.distillation.t_min=.nan", ["'coarse.distillation.t_min'", "finite"]),
+        ("fine.prompt=3", ["'fine.prompt'", "string"]),
+        ("seed=-1", ["'seed'", "-1"]),
+        ("seed=9223372036854775808", ["'seed'"]),
+        ("seed.x=1", ["'seed'"]),
+        ("coarse.steps", ["key=value", "'coarse.steps'"]),
+        ("=3", ["key=value"]),
+        ("1=2", ["unknown setting '1'"]),
+    ],
+)
+def test_a_bad_value_is_named_in_one_line(pair: str, words: list[str]) -> None:
+    text = complaint(pair)
+    assert all(word in text for word in words), text
+
+
+def test_a_texture_finer_than_positions_is_refused() -> None:
+    text = complaint(
+        "coarse.field.grid.levels=4",
+        "coarse.field.grid.finest_resolution=4096",
+        "fine.texture.extra_levels=8",
+    )
+    assert "fine.texture.extra_levels" in text
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t"])
+def test_an_empty_prompt_is_refused(prompt: str) -> None:
+    assert "the prompt is empty" in complaint(prompt=prompt)
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    assert "UTF-8" in complaint(prompt="a red \udcff mushroom")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"coarse: [1\n", ["not valid YAML", "line 2"]),
+        (b"- 1\n- 2\n", ["mapping"]),
+        (b"coarse: {stesp: 2}\n", ["'coarse.stesp'", "steps"]),
+        (b"coarse:\n", ["'coarse'"]),
+        (b"1: 2\n", ["'1'"]),
+        (b"\xff\xfe\x00\x01", ["text"]),
+        (b"prompt: \x07\n", ["not valid YAML"]),
+    ],
+)
+def test_a_bad_file_is_named_in_one_line(tmp_path: Path, content: bytes, words: list[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    text = complaint(file=str(path))
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("name", ["nowhere", "x" * 5000, "."])
+def test_a_missing_file_is_named(name: str) -> None:
+    text = complaint(file=name)
+    assert "configuration" in text
+    assert name in text
+
+
+def test_a_configuration_cannot_be_written_to() -> None:
+    config = built()
+    with pytest.raises(ValidationError):
+        config.seed = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        config.coarse.steps = 3  # type: ignore[misc]
+
+
+def test_changed_replaces_what_is_given_and_checks_it() -> None:
+    config = built()
+    other = changed(config, "export", {"faces": 100, "texture_size": None})
+    assert other.export.faces == 100
+    assert other.export.texture_size == config.export.texture_size
+    assert other.coarse == config.coarse
+    with pytest.raises(UserError, match=r"export\.faces"):
+        changed(config, "export", {"faces": 1})
+
+
+def test_schedules_of_a_configuration_are_joined_by_straight_lines() -> None:
+    losses = built("coarse.losses.orientation=[[0, 10], [5000, 1000]]").coarse.losses
+    assert [step_schedule(losses.orientation, s) for s in (0, 2500, 5000, 9999)] == [
+        10.0,
+        505.0,
+        1000.0,
+        1000.0,
+    ]
+
+
+def test_the_fine_stage_follows_its_own_prompt_if_it_has_one() -> None:
+    assert built().fine_prompt == PROMPT
+    assert built("fine.prompt=null").fine_prompt == PROMPT
+    assert built("fine.prompt=a blue car").fine_prompt == "a blue car"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(min_size=1).filter(lambda text: text.strip()))
+def test_any_prompt_survives_yaml(prompt: str) -> None:
+    try:
+        config = build_config(prompt)
+    except UserError as error:  # lone surrogates
+        assert "UTF-8" in str(error)
+        return
+    assert config.prompt == prompt.strip()
+    assert validate(yaml.safe_load(to_yaml(config))) == config
