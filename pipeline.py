@@ -154,6 +154,30 @@ def doctor() -> None:
         typer.echo(line)
 
 
+@app.command("train-prior")
+def train_prior(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="pixel, vae or latent.")],
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", metavar="M", help="Budget in minutes.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", metavar="N", help="Budget in images.")
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option("--vae", metavar="FOLDER", help="The autoencoder, for latent.")
+    ] = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Train the embedded prior, or go on with a training that was cut off."""
+    from common.toybox.train import train_prior
+
+    folder = train_prior(kind, out, minutes, images, device, seed, vae, settings)
+    typer.echo(folder)
+
+
 def main() -> None:
     """The `maquette` command: a user's mistake ends in one line and exit code 2."""
     # numba tries three ways to run threads and tells of the one that this machine's library lacks.

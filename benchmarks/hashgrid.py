@@ -1,20 +1,18 @@
 """How much faster the compiled hash grid is than plain torch: both are timed in one run.
 
-`python benchmarks/hashgrid.py` prints a Markdown table, one row a grid: the paper's, and the one
-that the default configuration trains on a CPU.
+    python benchmarks/hashgrid.py
+
+One row a grid: the paper's, and one as small as the default configuration trains on a CPU.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script from anywhere
+from results import table, write_section
 
 from common.hashgrid import HashGridConfig, growth_for, numba_twin, reference, table_offsets
 
@@ -29,16 +27,19 @@ GRIDS = {
 
 
 def main() -> None:
-    """Print the table."""
-    print(f"Hash grid, {POINTS} random points, {torch.get_num_threads()} threads, medians in ms\n")
-    print("| grid (levels x features, entries, resolution) | torch | numba | torch / numba |")
-    print("|---|---|---|---|")
-    for name, config in GRIDS.items():
-        print(row(name, config))
+    """Time, print, write."""
+    header = ["levels x features, entries, resolutions", "torch", "numba", "torch / numba"]
+    rows = [row(name, config) for name, config in GRIDS.items()]
+    body = (
+        f"Forward and backward on {POINTS} random points, forward alone in brackets; medians in "
+        f"ms.\n\n{table(header, rows)}"
+    )
+    print(body)
+    write_section("hashgrid.py", body)
 
 
-def row(name: str, config: HashGridConfig) -> str:
-    """Markdown row of one grid: forward + backward (forward alone in brackets), and the ratio."""
+def row(name: str, config: HashGridConfig) -> list[str]:
+    """Cells of one grid: forward + backward (forward alone in brackets), and the ratio."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(POINTS, 3, generator=generator)
     shape = (table_offsets(config)[-1], config.features)
@@ -59,7 +60,7 @@ def row(name: str, config: HashGridConfig) -> str:
     }
     cells = [f"{1e3 * both:.1f} ({1e3 * forward:.1f})" for forward, both in medians.values()]
     ratio = medians["torch"][1] / medians["numba"][1]
-    return f"| {name} | {' | '.join(cells)} | {ratio:.1f} |"
+    return [name, *cells, f"{ratio:.1f}"]
 
 
 def timed(work: Callable[[], torch.Tensor | None]) -> tuple[float, torch.Tensor]:

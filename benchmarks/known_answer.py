@@ -22,11 +22,10 @@ from common.cameras import orbit
 from common.images import save_strip
 from common.runs import Run, slug
 from common.toybox.objects import build
-from common.toybox.score import Scores
+from common.toybox.score import Scores, unlit_views
 from common.toybox.studio import albedo_views
 from fine.evaluate import evaluate_run, textured
 from fine.train import load_finished, run_fine
-from common.toybox.score import unlit_views
 
 CAPTIONS = (
     "a red mushroom",

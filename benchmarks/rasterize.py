@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import trimesh
+from results import table, write_section
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -76,6 +77,7 @@ def embree(vertices: Tensor, faces: Tensor, cameras: Cameras, size: int) -> Call
 
 
 def main() -> None:
+    """Time, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--subdivisions", type=int, default=5, help="20 * 4^n faces")
     parser.add_argument("--size", type=int, default=512)
@@ -110,15 +112,20 @@ def main() -> None:
         "antialias": best(lambda: antialias(image, raster, opposite)) / views,
         "all of it and its gradient": best(step) / views,
     }
-    print(f"{faces.shape[0]} faces, {views} views of {size} px, {torch.get_num_threads()} threads")
-    print(f"{raster.pixels.shape[0] / views:.0f} covered pixels a view; ms a view:")
-    for name, value in rows.items():
-        print(f"  {name:34s}{value:9.2f}")
     plain = best(lambda: plain_z_buffer(clip[0], faces, size), repeats=1)
-    print(f"  {'plain NumPy z-buffer':34s}{plain:9.2f}  {plain / visibility:6.1f} x visible_faces")
+    rows["for comparison: plain NumPy z-buffer"] = plain
     if importlib.util.find_spec("embreex") is not None:
-        traced = best(embree(vertices, faces, cameras, size), repeats=3)
-        print(f"  {'embree, with its tree':34s}{traced:9.2f}  {traced / visibility:6.1f} x")
+        rows["for comparison: embree, its tree built anew"] = best(
+            embree(vertices, faces, cameras, size), repeats=3
+        )
+    cells = [[name, f"{ms:.2f}", f"{ms / visibility:.1f}"] for name, ms in rows.items()]
+    body = (
+        f"{faces.shape[0]} faces, {views} views of {size} px, "
+        f"{raster.pixels.shape[0] / views:.0f} covered pixels a view.\n\n"
+        f"{table(['part', 'ms a view', 'of visible_faces'], cells)}"
+    )
+    print(body)
+    write_section("rasterize.py", body)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,10 @@ class Occupancy(nn.Module):
         super().__init__()
         self.config = config
         self.step_size = 2.0 * EXTENT / samples
-        self.estimator = OccGridEstimator(
-            roi_aabb=[-EXTENT] * 3 + [EXTENT] * 3, resolution=config.resolution, levels=1
-        )
-        self.estimator.occs.fill_(config.start)
-        self.estimator.binaries.fill_(True)
+        box = torch.tensor([-EXTENT] * 3 + [EXTENT] * 3)
+        self.estimator = OccGridEstimator(roi_aabb=box, resolution=config.resolution, levels=1)
+        self._buffer("occs").fill_(config.start)
+        self._buffer("binaries").fill_(True)
 
     def update(self, step: int, density: Callable[[Tensor], Tensor]) -> None:
         """Every few steps, look at cells anew: decayed maximum of density times step length.
@@ -54,8 +53,12 @@ class Occupancy(nn.Module):
         return march(
             origins,
             directions,
-            self.estimator.binaries[0],
-            self.estimator.aabbs[0],
+            self._buffer("binaries")[0],
+            self._buffer("aabbs")[0],
             self.step_size,
             jitter=shift,
         )
+
+    def _buffer(self, name: str) -> Tensor:
+        """A tensor of the estimator: `occs`, `binaries` or `aabbs`."""
+        return self.estimator.get_buffer(name)

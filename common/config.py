@@ -490,7 +490,7 @@ def build_config(
 def validate(tree: Mapping[str, Any]) -> RunConfig:
     """A `RunConfig` from plain data; UserError with one line for the first thing wrong in it."""
     # Merged first: a stage's own defaults (say, the fine stage's fovy) hold beside what is given.
-    defaults = RunConfig(prompt="-").model_dump(mode="json")
+    defaults = RunConfig(prompt="-").model_dump(mode="json", exclude={"prompt"})
     try:
         return RunConfig.model_validate(_merged(defaults, tree))
     except ValidationError as error:
@@ -532,7 +532,19 @@ def read_config_file(name: str | None) -> dict[str, Any]:
 
 def to_yaml(config: RunConfig) -> str:
     """The complete configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    tree = config.model_dump(mode="json")
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes any text with a strange sign in it: plain, U+0085 and its like don't come back."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _merged(base: Any, change: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from common import checkpoints
 from common.config import AdamConfig
 from common.errors import UserError
 from common.files import remove_parts
-from common.progress import stage_progress
+from common.progress import say, stage_progress
 from common.runs import Run
 
 
@@ -121,7 +122,7 @@ def train(
         return
     run.event("stage started", stage=stage, step=start, total=total)
     began = time.monotonic()
-    with stage_progress(stage, total, start) as meter:
+    with _resumable(run), stage_progress(stage, total, start) as meter:
         meter.update(start)
         for index in range(start, total):
             loss = _finite_step(step, index, stage, run)
@@ -130,6 +131,16 @@ def train(
                 save(folder, index + 1, state)
                 run.event("checkpoint", stage=stage, step=index + 1, loss=round(loss, 6))
     run.event("stage finished", stage=stage, seconds=round(time.monotonic() - began, 2))
+
+
+@contextmanager
+def _resumable(run: Run) -> Iterator[None]:
+    """Tell who stops a stage with Ctrl-C how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"stopped; to go on from the last checkpoint: maquette resume {run.folder}")
+        raise
 
 
 def save(folder: Path, step: int, state: Trainable) -> None:

@@ -28,6 +28,8 @@ def evaluate_runs(folders: list[str], json_file: str | None) -> None:
 
     Raises UserError for a run without a finished fine stage or with a prompt outside the toybox.
     """
+    if json_file is not None:
+        _check_writable(Path(json_file))
     runs = [open_run(folder) for folder in folders]
     rows: list[dict[str, Any]] = []
     for run in runs:
@@ -56,6 +58,12 @@ def textured(model: FineModel) -> Textured:
         return model.albedo(interpolate(mesh.vertices, raster))
 
     return Textured(mesh, colors)
+
+
+def _check_writable(path: Path) -> None:
+    """Scores take a while: a file that cannot be written is told before."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"cannot write {path}; give --json a file in a folder that exists")
 
 
 def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:

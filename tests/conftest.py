@@ -1,4 +1,4 @@
-"""What every test starts from: no network, and the same random numbers."""
+"""What every test starts from: no network, the same random numbers; and one small finished run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,56 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
 
+from pathlib import Path
+
 import pytest
 import torch
+
+SMALL_RUN = {
+    "coarse.steps": 12,
+    "coarse.checkpoint_every": 5,
+    "coarse.samples": 24,
+    "coarse.field.grid.levels": 4,
+    "coarse.field.grid.log2_entries": 12,
+    "coarse.field.hidden": 16,
+    "coarse.field.density_bias": 10.0,  # a ball from the start
+    "coarse.field.density_radius": 0.5,
+    "coarse.occupancy.resolution": 16,
+    "handoff.resolution": 32,
+    "handoff.views": 16,
+    "handoff.view_resolution": 32,
+    "fine.steps": 6,
+    "fine.checkpoint_every": 2,
+    "fine.views": 1,
+    "fine.geometry.resolution": 24,
+    "fine.texture.extra_levels": 1,
+    "export.faces": 1500,
+    "export.texture_size": 128,
+}
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def small_settings() -> list[str]:
+    """Options of a run that takes seconds: through all stages, but no beauty."""
+    return [text for key, value in SMALL_RUN.items() for text in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, small_settings: list[str]) -> Path:
+    """The folder of a finished run of "a red mushroom"; not to be written to."""
+    from coarse.train import run_coarse
+    from common.begin import begin
+    from fine.deliver import finish_export
+    from fine.train import run_fine
+
+    folder = tmp_path_factory.mktemp("small") / "run"
+    run = begin("a red mushroom", settings=small_settings[1::2], out=str(folder), device="cpu")
+    run_coarse(run)
+    run_fine(run)
+    finish_export(run)
+    return folder

@@ -132,7 +132,7 @@ def _check_exact(part: CoarseConfig | FineConfig, stage: Stage, prompt: str) -> 
         (
             part.distillation.loss == "vsd",
             f"{stage}.distillation: VSD trains a copy of the prior's network, and the exact prior "
-            "is a formula; choose another loss",
+            "is a formula: take another loss",
         ),
     ):
         if wrong:

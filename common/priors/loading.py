@@ -281,7 +281,7 @@ def _load_pipeline(
     options: LoadOptions, location: Location, family: Family, dtype: torch.dtype
 ) -> Any:
     """The diffusers pipeline of a family, as a container, from the located folder or commit."""
-    with _missing_libraries():
+    with _missing_libraries(), quiet_libraries():
         container, arguments = _container(family)
     if options.drop_t5 and family != "sd3":
         raise UserError(f"drop_t5: only SD 3 runs without T5, {location.source} does not")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from common.cameras import Cameras, sphere_views
@@ -68,8 +68,8 @@ def surface_scores(
     nearest distances, not squared.
     """
     a, b = found.double().numpy(), true.double().numpy()
-    to_true = torch.from_numpy(cKDTree(b).query(a, workers=-1)[0])
-    to_found = torch.from_numpy(cKDTree(a).query(b, workers=-1)[0])
+    to_true = torch.from_numpy(KDTree(b).query(a, workers=-1)[0])
+    to_found = torch.from_numpy(KDTree(a).query(b, workers=-1)[0])
     precision = float((to_true <= tolerance).double().mean())
     recall = float((to_found <= tolerance).double().mean())
     f = 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError, nearest
 from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, VIEWS, Caption, parse
@@ -125,9 +125,8 @@ def build_tokenizer() -> CLIPTokenizer:
     from transformers import CLIPTokenizer
 
     pieces, merges = _byte_pairs()
-    return CLIPTokenizer(
-        vocab=dict(pieces), merges=list(merges), pad_token=END, model_max_length=LENGTH
-    )
+    pairs: Any = list(merges)  # annotated as text, taken as pairs
+    return CLIPTokenizer(vocab=dict(pieces), merges=pairs, pad_token=END, model_max_length=LENGTH)
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from common import checkpoints, files
 from common.checkpoints import (
     DamagedCheckpointError,
-    checkpoint_path,
     load_optimizer_state,
     load_random_state,
     optimizer_state,

@@ -25,10 +25,7 @@ def config(prompt: str = "a red mushroom", **fixed: object) -> RunConfig:
 
 def refusal(folder: Path | str, out: bool = False) -> str:
     with pytest.raises(UserError) as caught:
-        if out:
-            open_or_create(config(), str(folder))
-        else:
-            open_run(str(folder))
+        open_or_create(config(), str(folder)) if out else open_run(str(folder))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -80,7 +77,7 @@ STRANGE = [
     "\udcff",
     "a red mushroom\u0301",
     "$(rm -rf x); `ls` | > &",
-    'quotes " and \' and <angles>',
+    "quotes \" and ' and <angles>",
     "percent %s {0} *?:",
 ]
 
@@ -151,9 +148,8 @@ def test_out_is_the_run_s_own_folder(tmp_path: Path) -> None:
     run = open_or_create(config(), str(folder))
     assert run.folder == folder
     assert open_or_create(config(), str(folder)).folder == folder
-    assert "other settings" in str(
-        pytest.raises(UserError, open_or_create, config(seed=1), str(folder)).value
-    )
+    with pytest.raises(UserError, match="other settings"):
+        open_or_create(config(seed=1), str(folder))
     (tmp_path / "empty").mkdir()
     assert open_or_create(config(), str(tmp_path / "empty")).folder == tmp_path / "empty"
 
@@ -210,20 +206,6 @@ def test_a_damaged_or_foreign_configuration_is_told(tmp_path: Path, content, wor
     (tmp_path / "config.yaml").write_bytes(content)
     assert words in refusal(tmp_path)
     assert (tmp_path / "config.yaml").read_bytes() == content
-
-
-def test_a_cut_off_configuration_is_told(tmp_path: Path) -> None:
-    run = open_or_create(config(), str(tmp_path / "run"))
-    file = run.folder / "config.yaml"
-    whole = file.read_bytes()
-    for share in (0.05, 0.3, 0.6, 0.9):
-        file.write_bytes(whole[: int(share * len(whole))])
-        try:
-            opened = open_run(str(run.folder))
-        except UserError:
-            continue
-        # What is left may still be valid; then every setting that was cut off has its default.
-        assert opened.config != run.config
 
 
 def test_events_are_one_object_a_line(tmp_path: Path, capsys) -> None:

@@ -1,0 +1,133 @@
+"""Training the embedded prior: what `maquette train-prior pixel|vae|latent` does.
+
+The pixel prior sees 64 px and guides the coarse stage. The latent one guides the fine stage at
+512 px, behind an autoencoder that is trained first. `docs/prior.md` tells the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.device import pick_device
+from common.errors import UserError
+from common.toybox.training.settings import TrainConfig, save_settings, settings_for
+from common.toybox.version import check_version
+from common.training import deterministic
+
+
+def train_prior(
+    kind: str,
+    out: str | None = None,
+    minutes: float | None = None,
+    images: int | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    vae: str | None = None,
+    settings: Sequence[str] | None = None,
+) -> Path:
+    """Train one of the networks in a folder, or go on with it; returns its diffusers folder.
+
+    kind: pixel, vae or latent. out: the training's folder; `runs/prior-KIND` by default.
+    minutes, images: the budget, one of the two; what was trained before counts.
+    vae: for latent, the autoencoder's diffusers folder or the folder of its training.
+    settings: `key=value` texts; see `TrainConfig`. Raises UserError for anything that can't be.
+    """
+    folder = Path(out or f"runs/prior-{kind}").expanduser()
+    given: dict[str, Any] = {"device": device, "seed": seed}
+    config = settings_for(kind, folder, settings or (), minutes=minutes, images=images, **given)
+    if vae is not None and kind != "latent":
+        raise UserError(f"--vae is for latent, not for {kind}")
+    where = pick_device(config.device)
+    compressor = _autoencoder(folder, vae, where) if config.kind == "latent" else None
+    _begin(folder, config)
+    _run(config, folder, compressor, where)
+    return folder / "model"
+
+
+def _begin(folder: Path, config: TrainConfig) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_settings(config, folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written ({error.strerror}); give another --out"
+        ) from None
+
+
+def _run(config: TrainConfig, folder: Path, vae: Any | None, device: torch.device) -> None:
+    from common.toybox.training.autoencoder import AutoencoderTask
+    from common.toybox.training.diffusion import DiffusionTask
+    from common.toybox.training.loop import Training, train
+
+    before = torch.are_deterministic_algorithms_enabled()
+    deterministic(device)
+    torch.manual_seed(config.seed)
+    try:
+        task = (
+            AutoencoderTask(config, device)
+            if config.kind == "vae"
+            else DiffusionTask(config, vae, device)
+        )
+        train(Training(task, config, folder, device), _workers(config, device))
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _workers(config: TrainConfig, device: torch.device) -> int:
+    """How many processes render: a GPU must not wait, a CPU has no core to spare."""
+    if config.workers is not None:
+        return config.workers
+    return 0 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 1)
+
+
+def _autoencoder(folder: Path, given: str | None, device: torch.device) -> Any:
+    """The autoencoder of a latent training: its own copy once it has begun.
+
+    Raises UserError if there is none, if it is of another toybox, or not the one it began with.
+    """
+    own = folder / "vae"
+    if given is not None:
+        source = Path(given).expanduser()
+        source = source / "model" if (source / "model" / "config.json").is_file() else source
+        if not (source / "config.json").is_file():
+            raise UserError(
+                f"--vae: {source} is no diffusers autoencoder; train one with"
+                " `maquette train-prior vae`"
+            )
+        _adopt(source, own)
+    if not own.is_dir():
+        raise UserError(
+            "the latent prior learns behind an autoencoder: train one with `maquette train-prior"
+            " vae`, and give its folder with --vae"
+        )
+    check_version(own)
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    net: Any = AutoencoderKL.from_pretrained(own, use_safetensors=True)
+    return net.to(device).requires_grad_(False).eval()
+
+
+def _adopt(source: Path, own: Path) -> None:
+    """Copy an autoencoder into the training, which is bound to it from then on."""
+    check_version(source)
+    if own.is_dir():
+        theirs, ours = (
+            {p.name: p.read_bytes() for p in folder.glob("*.safetensors")}
+            for folder in (source, own)
+        )
+        if theirs != ours:
+            raise UserError(
+                f"this training began with another autoencoder than {source}; leave --vae out to go"
+                " on with it, or give another --out to begin anew"
+            )
+        return
+    part = own.with_name(".vae.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    os.replace(part, own)

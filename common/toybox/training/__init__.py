@@ -1,0 +1,1 @@
+"""How the embedded prior is trained: settings, pictures, networks, and the loop."""

@@ -1,0 +1,229 @@
+"""What the networks learn from: views of toys, rendered when they are needed, with their captions.
+
+Batch number i of a training is a function of the seed and i alone. So nothing about the data needs
+to be kept in a checkpoint, any process can render any batch, and a training that goes on sees what
+it would have seen. Captions that are held out are never drawn, except for evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from common.cameras import Cameras
+from common.priors.camera_features import camera_features
+from common.prompts import view_phrase
+from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
+from common.toybox.objects import ToyObject, build
+from common.toybox.patterns import Pattern
+from common.toybox.studio import photograph
+from common.toybox.training.settings import TrainConfig
+from common.toybox.vocabulary import is_held_out, token_ids
+
+DISTANCE = 3.0
+VIEWS_OF_TOY = 2  # a toy is put up once for two pictures
+CROPS_OF_VIEW = 4
+SHARES = {"plain": 0.6, "second": 0.15, "pattern": 0.125, "pattern and second": 0.125}
+"""How often a caption names what beside its category and its colour."""
+
+
+class Batch(NamedTuple):
+    """N pictures and what the network is told of each.
+
+    images: uint8 `[N, H, W, 3]`. ids: the tokens of the texts, int64 `[N, 16]`.
+    camera: `camera_features`, or zeros where the camera isn't told, float32 `[N, 12]`.
+    """
+
+    images: Tensor
+    ids: Tensor
+    camera: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def unit(self) -> Tensor:
+        """The images as a network sees them: float32 `[N, 3, H, W]` in [-1, 1]."""
+        return self.images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture before it is taken; angles in radians."""
+
+    caption: Caption
+    instance: int
+    azimuth: float
+    elevation: float
+    fovy: float
+
+
+def draw_caption(rng: np.random.Generator, held_out: bool = False) -> Caption:
+    """A caption at random: of those that training may show, or of those it may not."""
+    while True:
+        caption = _any_caption(rng)
+        if is_held_out(caption) == held_out:
+            return caption
+
+
+def _any_caption(rng: np.random.Generator) -> Caption:
+    category = CATEGORIES[rng.integers(len(CATEGORIES))]
+    first, second = rng.choice(len(COLORS), size=2, replace=False)
+    names = list(COLORS)
+    kind = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
+    pattern = PATTERNS[rng.integers(len(PATTERNS))] if "pattern" in kind else None
+    return Caption(category, names[first], names[second] if "second" in kind else None, pattern)
+
+
+def draw_views(
+    config: TrainConfig, count: int, rng: np.random.Generator, held_out: bool
+) -> list[View]:
+    """`count` views, `VIEWS_OF_TOY` of each toy, from all over the sphere."""
+    views: list[View] = []
+    while len(views) < count:
+        caption = draw_caption(rng, held_out)
+        varied = config.instances > 0 and rng.random() >= config.canonical_share
+        instance = int(rng.integers(1, config.instances + 1)) if varied else 0
+        for _ in range(min(VIEWS_OF_TOY, count - len(views))):
+            azimuth, height = rng.uniform(-math.pi, math.pi), rng.uniform(-1.0, 1.0)
+            fovy = math.radians(rng.uniform(*config.fovy))
+            views.append(View(caption, instance, azimuth, math.asin(height), fovy))
+    return views
+
+
+def draw_text(config: TrainConfig, view: View, rng: np.random.Generator) -> tuple[str, bool]:
+    """What is told of a view: a text, and whether the camera is told as well.
+
+    Where it isn't, the text names the view, as it does for models that can't be told the camera.
+    """
+    told = rng.random() >= config.camera_dropout
+    named = rng.random() < config.named_views or not told
+    silent = rng.random() < config.caption_dropout
+    if silent:
+        return "", told
+    text = view.caption.text
+    return (f"{text}, {view_phrase(view.azimuth, view.elevation)}" if named else text), told
+
+
+def take_pictures(views: list[View], resolution: int) -> Tensor:
+    """Photographs of views, uint8 `[N, resolution, resolution, 3]`; neighbours share their toy."""
+    pictures, start = [], 0
+    while start < len(views):
+        first, stop = views[start], start + 1
+        while stop < len(views) and _same_toy(first, views[stop]):
+            stop += 1
+        toy = make_toy(first.caption, first.instance)
+        pictures.append(photograph(toy, view_cameras(views[start:stop]), resolution))
+        start = stop
+    return (torch.cat(pictures).clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
+
+
+def view_cameras(views: list[View]) -> Cameras:
+    """The cameras of views."""
+    table = torch.tensor([[v.azimuth, v.elevation, DISTANCE, v.fovy] for v in views])
+    return Cameras(*table.T.contiguous())
+
+
+def make_toy(caption: Caption, instance: int) -> ToyObject:
+    """What `build` makes, without throwing the dots of a shape anew for every colour."""
+    if caption.pattern != "dotted":
+        return build(caption, instance)
+    other = build(replace(caption, pattern="striped"), instance)  # paints as dotted toys have them
+    return replace(other, caption=caption, pattern=_dots(caption.category, instance))
+
+
+@lru_cache(maxsize=512)
+def _dots(category: str, instance: int) -> Pattern | None:
+    return build(Caption(category, "red", None, "dotted"), instance).pattern
+
+
+def _same_toy(a: View, b: View) -> bool:
+    return a.caption == b.caption and a.instance == b.instance
+
+
+def crops_of(images: Tensor, side: int, each: int, rng: np.random.Generator) -> Tensor:
+    """`each` square crops of every image at random places, `[N * each, side, side, 3]`."""
+    highest = images.shape[1] - side
+    corners = rng.integers(0, highest + 1, size=(len(images), each, 2))
+    return torch.stack(
+        [
+            image[row : row + side, col : col + side]
+            for image, places in zip(images, corners, strict=True)
+            for row, col in places
+        ]
+    )
+
+
+class Views(Dataset[Batch]):
+    """The batches of a training by their number, each rendered when it is asked for."""
+
+    def __init__(self, config: TrainConfig, held_out: bool = False, stream: int = 0) -> None:
+        """stream: an independent series of batches of the same seed."""
+        self.config, self.held_out, self.stream = config, held_out, stream
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.draw(index, self.config.fresh, whole=False)
+
+    def draw(self, index: int, count: int, whole: bool = True) -> Batch:
+        """Batch number `index` of `count` pictures; autoencoders get crops if not `whole`."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, self.stream, index])
+        cropped = config.kind == "vae" and not whole
+        views = draw_views(
+            config, -(-count // CROPS_OF_VIEW) if cropped else count, rng, self.held_out
+        )
+        told = [draw_text(config, view, rng) for view in views]
+        images = take_pictures(views, config.resolution)
+        known = torch.tensor([camera for _, camera in told], dtype=torch.float32)
+        camera = camera_features(view_cameras(views)) * known[:, None]
+        ids = torch.tensor([token_ids(text) for text, _ in told])
+        if cropped:
+            images = crops_of(images, config.crop, CROPS_OF_VIEW, rng)[:count]
+            ids, camera = (
+                rows.repeat_interleave(CROPS_OF_VIEW, 0)[:count] for rows in (ids, camera)
+            )
+        return Batch(images, ids, camera)
+
+
+def batches(views: Views, start: int, workers: int) -> Iterator[Batch]:
+    """The batches from number `start` on, without end; by `workers` processes if there are any."""
+    loader = DataLoader(
+        views,
+        batch_size=None,
+        sampler=_From(start),
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_one_thread if workers else None,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # the loader draws a seed; leave the global state alone
+    )
+    return cast(Iterator[Batch], iter(loader))
+
+
+class _From(Iterable[int]):
+    """The numbers from `start` on."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[int]:
+        number = self._start
+        while True:
+            yield number
+            number += 1
+
+
+def _one_thread(worker: int) -> None:
+    """Processes share the cores among them, so each takes one."""
+    import numba
+
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)

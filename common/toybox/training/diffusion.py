@@ -1,0 +1,257 @@
+"""Learning to denoise: the pixel U-Net, and the latent one behind a trained autoencoder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.images import strip
+from common.priors.base import NoiseSchedule
+from common.priors.camera_features import camera_features
+from common.priors.pretrained import diffusion_schedule, encode_latents
+from common.prompts import view_phrase
+from common.toybox.grammar import Caption
+from common.toybox.training.data import (
+    Batch,
+    View,
+    Views,
+    batches,
+    take_pictures,
+    view_cameras,
+)
+from common.toybox.training.models import Denoiser, build_scheduler, save_denoiser
+from common.toybox.training.precision import autocast
+from common.toybox.training.settings import TrainConfig
+from common.toybox.vocabulary import token_ids
+
+BANDS = 5
+SEEN, HELD_OUT, SHOWN = 1, 2, 3  # streams of batches beside the training's own, and of noise
+GUIDANCE = 2.0
+SAMPLES: tuple[tuple[Caption, float], ...] = (
+    (Caption("mushroom", "red"), 0.4),
+    (Caption("chair", "blue"), 0.8),
+    (Caption("cat", "orange", "white", "striped"), 0.3),
+    (Caption("rocket", "white", "red"), 2.4),
+    (Caption("duck", "blue"), 0.5),
+    (Caption("truck", "green"), 3.9),
+    (Caption("teapot", "red", None, "striped"), 0.6),
+    (Caption("robot", "white"), 3.1),
+)
+"""What the sheets of samples show, with the azimuth: four seen captions, four held-out ones."""
+
+
+class DiffusionTask:
+    """A denoiser learns: what `loop.train` asks of it.
+
+    net, average: the networks in training and their moving average.
+    """
+
+    def __init__(self, config: TrainConfig, vae: Any | None, device: torch.device) -> None:
+        """vae: the trained autoencoder, in evaluation mode; None for the pixel prior."""
+        self.config, self.vae, self.device = config, vae, device
+        self.net = Denoiser(config).to(device)
+        self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.schedule, _ = diffusion_schedule(build_scheduler(clip=vae is None))
+        self.memory = Memory(config.memory) if config.reuse > 1 else None
+
+    def batches(self, start: int, workers: int) -> Iterator[Batch]:
+        """The training's batches from number `start` on."""
+        return batches(Views(self.config), start, workers)
+
+    def loss(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean squared error of the velocity, and its parts by fifths of the noise levels."""
+        x, ids, camera = self._examples(batch, noise)
+        errors, t = velocity_errors(self.net, self.schedule, x, ids, camera, noise, self.config)
+        return errors.mean(), by_band(errors.detach(), t, len(self.schedule))
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The average's error on views of captions that training shows, and of held-out ones."""
+        scores: dict[str, float] = {}
+        for name, stream, held_out in (("seen", SEEN, False), ("held out", HELD_OUT, True)):
+            views = Views(self.config, held_out, stream)
+            batch = views.draw(0, self.config.eval_views).to(self.device)
+            noise = torch.Generator(self.device).manual_seed(stream)
+            x = self.encode(batch.unit())
+            errors, t = velocity_errors(
+                self.average, self.schedule, x, batch.ids, batch.camera, noise, self.config
+            )
+            scores[name] = float(errors.mean())
+            bands = by_band(errors, t, len(self.schedule))
+            scores |= {f"{name} {band}": float(values.mean()) for band, values in bands.items()}
+        return scores
+
+    @torch.no_grad()
+    def picture(self) -> Tensor:
+        """Samples `[H, W, 3]`: the truth, told the camera, and told the view in words alone."""
+        views = [View(caption, 0, azimuth, 0.35, 0.66) for caption, azimuth in SAMPLES]
+        truth = take_pictures(views, self.config.resolution).float() / 255.0
+        camera = camera_features(view_cameras(views))
+        texts = [v.caption.text for v in views]
+        named = [f"{v.caption.text}, {view_phrase(v.azimuth, v.elevation)}" for v in views]
+        rows = [truth]
+        for lines, told in ((texts, camera), (named, torch.zeros_like(camera))):
+            ids = torch.tensor([token_ids(line) for line in lines])
+            x = self.sample(ids.to(self.device), told.to(self.device))
+            rows.append(self.decode(x).permute(0, 2, 3, 1).float().cpu() * 0.5 + 0.5)
+        sheet = strip(torch.cat(rows), columns=len(views)).clamp(0.0, 1.0)
+        return sheet if self.vae is None else sheet[::4, ::4]
+
+    def sample(self, ids: Tensor, camera: Tensor) -> Tensor:
+        """Clean x `[N, C, h, w]` for token rows and camera rows, by DDIM (Song et al. 2021)."""
+        scheduler = build_scheduler(clip=self.vae is None)
+        scheduler.set_timesteps(self.config.sample_steps)
+        empty = torch.tensor([token_ids("")], device=ids.device).expand_as(ids)
+        both, cameras = torch.cat([empty, ids]), torch.cat([camera, camera])
+        noise = torch.Generator(self.device).manual_seed(SHOWN)
+        side, channels = self.config.side, self.average.unet.config["in_channels"]
+        x = torch.randn(len(ids), channels, side, side, generator=noise, device=self.device)
+        for t in scheduler.timesteps:
+            times = torch.full((2 * len(ids),), int(t), device=self.device)
+            with autocast(self.config, self.device):
+                v = self.average(torch.cat([x, x]), times, both, cameras).float()
+            without, told = v.chunk(2)
+            x = scheduler.step(without + GUIDANCE * (told - without), t, x).prev_sample  # pyright: ignore
+        return x
+
+    def encode(self, images: Tensor) -> Tensor:
+        """From images `[N, 3, H, W]` in [-1, 1] to the x that is noised."""
+        if self.vae is None:
+            return images
+        with torch.no_grad(), autocast(self.config, self.device):
+            return torch.cat([encode_latents(self.vae, part) for part in images.split(2)])
+
+    def decode(self, x: Tensor) -> Tensor:
+        """From x to images `[N, 3, H, W]` in [-1, 1]."""
+        if self.vae is None:
+            return x
+        latents = x / self.vae.config.scaling_factor
+        with autocast(self.config, self.device):
+            return torch.cat([self.vae.decode(part).sample for part in latents.split(2)])
+
+    def export(self, folder: Path) -> None:
+        """Write the average as a diffusers pipeline."""
+        save_denoiser(self.average, self.vae, folder)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside the networks and the optimizer."""
+        return {} if self.memory is None else self.memory.tensors()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        if self.memory is not None:
+            self.memory.load(tensors, self.device)
+
+    def _examples(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A step's x `[B, C, h, w]`, tokens and cameras: fresh ones, and some from memory."""
+        x = self.encode(batch.unit())
+        if self.memory is None:
+            return x, batch.ids, batch.camera
+        self.memory.add(x, batch.ids, batch.camera)
+        old = self.memory.draw(self.config.batch - len(x), noise)
+        fresh = (x, batch.ids, batch.camera)
+        x, ids, camera = (torch.cat(pair) for pair in zip(fresh, old, strict=True))
+        return x, ids, camera
+
+
+def velocity_errors(
+    net: Denoiser,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    ids: Tensor,
+    camera: Tensor,
+    noise: torch.Generator,
+    config: TrainConfig,
+) -> tuple[Tensor, Tensor]:
+    """Squared errors `[B]` of the predicted velocity at random timesteps, and those `[B]`.
+
+    The target is `v = alpha eps - sigma x` (Salimans and Ho 2022, appendix D), every example
+    weighted alike.
+    """
+    t = stratified_timesteps(len(x), len(schedule), noise)
+    eps = torch.randn(x.shape, generator=noise, device=x.device)
+    alpha, sigma = schedule.at(t)
+    with autocast(config, x.device):
+        v = net(alpha * x + sigma * eps, t, ids, camera)
+    return (v.float() - (alpha * eps - sigma * x)).square().mean(dim=(1, 2, 3)), t
+
+
+def stratified_timesteps(count: int, total: int, noise: torch.Generator) -> Tensor:
+    """Timesteps int64 `[count]`, one from each of `count` equal parts of [0, total), in any order.
+
+    Every step then sees all noise levels, which takes most of the noise out of its loss.
+    """
+    device = noise.device
+    part = torch.randperm(count, generator=noise, device=device)
+    within = torch.rand(count, generator=noise, device=device, dtype=torch.float64)
+    return ((part + within) * (total / count)).long().clamp_max(total - 1)
+
+
+def by_band(errors: Tensor, t: Tensor, total: int) -> dict[str, Tensor]:
+    """Errors `[B]` split by `BANDS` equal ranges of their timesteps."""
+    band = t * BANDS // total
+    names = [f"t {k / BANDS:.1f}-{(k + 1) / BANDS:.1f}" for k in range(BANDS)]
+    return {name: errors[band == k] for k, name in enumerate(names) if bool((band == k).any())}
+
+
+@dataclass
+class _Rows:
+    x: Tensor
+    ids: Tensor
+    camera: Tensor
+
+
+class Memory:
+    """The last views that were rendered and encoded, to be learned from more than once.
+
+    Rendering and encoding a view at 512 px costs as much as a step of the latent U-Net on it.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self._rows, self._filled, self._cursor = capacity, None, 0, 0
+        self._rows: _Rows | None
+
+    def add(self, x: Tensor, ids: Tensor, camera: Tensor) -> None:
+        """Keep views, in place of the oldest; x is kept in half precision."""
+        if self._rows is None:
+            room = (self.capacity,)
+            self._rows = _Rows(
+                x.new_zeros(room + x.shape[1:], dtype=torch.float16),
+                ids.new_zeros(room + ids.shape[1:]),
+                camera.new_zeros(room + camera.shape[1:]),
+            )
+        place = (self._cursor + torch.arange(len(x), device=x.device)) % self.capacity
+        self._rows.x[place] = x.half()
+        self._rows.ids[place] = ids
+        self._rows.camera[place] = camera
+        self._cursor = (self._cursor + len(x)) % self.capacity
+        self._filled = min(self.capacity, self._filled + len(x))
+
+    def draw(self, count: int, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """`count` of the views kept, drawn evenly with replacement."""
+        if self._rows is None:
+            raise ValueError("draw: nothing was added yet")
+        rows = torch.randint(self._filled, (count,), generator=noise, device=noise.device)
+        return self._rows.x[rows].float(), self._rows.ids[rows], self._rows.camera[rows]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state for a checkpoint."""
+        if self._rows is None:
+            return {}
+        kept = {f"memory/{name}": rows[: self._filled] for name, rows in vars(self._rows).items()}
+        return kept | {"memory/cursor": torch.tensor(self._cursor)}
+
+    def load(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        """Put back what `tensors` gave."""
+        if "memory/cursor" not in tensors:
+            return
+        x, ids, camera = (tensors[f"memory/{n}"].to(device) for n in ("x", "ids", "camera"))
+        self._rows, self._filled, self._cursor = None, 0, 0
+        self.add(x, ids, camera)
+        self._cursor = int(tensors["memory/cursor"])

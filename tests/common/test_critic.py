@@ -1,0 +1,174 @@
+"""VSD's critic on small real architectures: starts as the prior, learns, leaves the prior alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.cameras import orbit
+from common.config import CriticConfig, build_config
+from common.distillation.critic import LoraCritic, time_embedding
+from common.distillation.losses import Distillation, vsd
+from common.distillation.prepare import prepare_guide
+from common.errors import UserError
+from common.priors.choose import require_peft
+from common.priors.loading import LoadOptions, load_prior
+from common.priors.pretrained import PretrainedPrior
+from common.runs import Run
+from tests.reference.tiny_models import Family, build
+
+FAMILIES: tuple[Family, ...] = ("sd15", "sd2v", "sdxl", "if", "sd3", "flux", "camera-pixel")
+TEXTS = ["a red chair, front view", "a red chair, back view"]
+VIEWS = orbit(4)[torch.tensor([0, 2])]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: build(name, root / name) for name in FAMILIES}
+
+
+def loaded(folder: Path, **options) -> PretrainedPrior:
+    return load_prior(LoadOptions(str(folder), **options))
+
+
+def inputs(prior: PretrainedPrior) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, *prior.latent_shape, generator=generator)
+    return x, torch.tensor([300, 600])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_starts_as_the_prior_and_leaves_it_alone(
+    family: Family, models: dict[str, Path]
+) -> None:
+    prior = loaded(models[family])
+    x, t = inputs(prior)
+    text = prior.encode_text(TEXTS)
+    before = prior.predict_noise(x, t, text, VIEWS)
+    torch.manual_seed(0)
+    critic = LoraCritic(prior, CriticConfig(learning_rate=1e-2, camera_dropout=0.0))
+    torch.testing.assert_close(critic.predict_noise(x, t, text, VIEWS), before)
+    weights = {n: p.clone() for n, p in prior.denoiser.named_parameters() if "lora" not in n}
+    for _ in range(3):
+        critic.update(x, text, VIEWS, torch.default_generator)
+    after = critic.predict_noise(x, t, text, VIEWS)
+    assert (after - before).abs().max() > 1e-3
+    assert torch.equal(prior.predict_noise(x, t, text, VIEWS), before)
+    for name, parameter in prior.denoiser.named_parameters():
+        assert "lora" in name or torch.equal(parameter, weights[name])
+    # It is told the camera: the same views from elsewhere look different to it.
+    elsewhere = critic.predict_noise(x, t, text, orbit(4)[torch.tensor([1, 3])])
+    assert (elsewhere - after).abs().max() > 1e-5
+
+
+def test_it_learns_the_renders(models: dict[str, Path]) -> None:
+    """On one fixed render its error falls below the prior's, and VSD's gradient is their gap."""
+    prior = loaded(models["sd15"])
+    x, t = inputs(prior)
+    text, uncond = prior.encode_text(TEXTS), prior.encode_text(["", ""])
+    torch.manual_seed(0)
+    critic = LoraCritic(prior, CriticConfig(rank=8, learning_rate=3e-3, updates=10))
+    for _ in range(10):
+        critic.update(x, text, VIEWS, torch.default_generator)
+    errors = {"prior": 0.0, "critic": 0.0}
+    for _ in range(30):
+        at, noise = torch.randint(1000, (2,)), torch.randn(x.shape)
+        x_t = prior.schedule.add_noise(x, noise, at)
+        for name, model in (("prior", prior), ("critic", critic)):
+            seen = model.predict_noise(x_t, at, text, VIEWS)
+            errors[name] += float((seen - noise).square().mean())
+    assert errors["critic"] < 0.93 * errors["prior"], errors
+    x_t = prior.schedule.add_noise(x, noise, t)
+    ctx = Distillation(prior, text, uncond, critic=critic, guidance_scale=1.0, weight="one")
+    gap = prior.predict_noise(x_t, t, text) - critic.predict_noise(x_t, t, text, None)
+    torch.testing.assert_close(vsd(x, t, noise, ctx), gap)
+    assert gap.abs().max() > 1e-2
+
+
+def test_resumed_it_has_the_same_bits(models: dict[str, Path]) -> None:
+    """Cut off after 2 of 4 updates, in another process' place: a fresh prior, another seed."""
+
+    def fresh(seed: int) -> tuple[LoraCritic, torch.Tensor, PretrainedPrior]:
+        torch.manual_seed(seed)
+        prior = loaded(models["sd15"])
+        return LoraCritic(prior, CriticConfig(learning_rate=1e-2)), inputs(prior)[0], prior
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        whole, x, prior = fresh(0)
+        text = prior.encode_text(TEXTS)
+        generator = torch.Generator().manual_seed(9)
+        for step in range(4):
+            if step == 2:
+                kept = {k: v.clone() for k, v in whole.tensors().items()}
+                state = generator.get_state()
+            whole.update(x, text, VIEWS, generator)
+        resumed, _, _ = fresh(1)
+        resumed.load(kept)
+        generator.set_state(state)
+        for _ in range(2):
+            resumed.update(x, text, VIEWS, generator)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    ours, theirs = whole.tensors(), resumed.tensors()
+    assert ours.keys() == theirs.keys()
+    assert any("exp_avg" in key for key in ours)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert not torch.equal(ours["camera"], kept["camera"])
+
+
+def test_half_precision_learns_in_full(models: dict[str, Path]) -> None:
+    prior = loaded(models["sd15"], dtype="bfloat16")
+    critic = LoraCritic(prior, CriticConfig())
+    assert {tensor.dtype for tensor in critic.tensors().values()} == {torch.float32}
+    x, _ = inputs(prior)
+    assert critic.update(x, prior.encode_text(TEXTS), VIEWS, None) > 0
+
+
+def test_checkpointing_changes_no_value(models: dict[str, Path]) -> None:
+    found = []
+    for checkpoint in (False, True):
+        torch.manual_seed(0)
+        prior = loaded(models["sd15"])
+        critic = LoraCritic(prior, CriticConfig(checkpoint=checkpoint, learning_rate=1e-2))
+        torch.manual_seed(1)
+        critic.update(inputs(prior)[0], prior.encode_text(TEXTS), VIEWS, None)
+        found.append(critic.tensors())
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value)
+
+
+def test_where_it_cannot_be(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = loaded(models["sd15"])
+    with pytest.raises(UserError, match="no place to tell a Linear the camera"):
+        time_embedding(torch.nn.Linear(1, 1))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install"):
+        require_peft()
+    with pytest.raises(UserError, match="pip install"):
+        LoraCritic(prior, CriticConfig())
+    prior.options = LoadOptions(prior.source, offload="group")
+    with pytest.raises(UserError, match="offload none or model"):
+        LoraCritic(prior, CriticConfig())
+
+
+def test_the_guide_trains_and_keeps_it(models: dict[str, Path], tmp_path: Path) -> None:
+    settings = [f"coarse.prior={models['camera-pixel']}", "coarse.prior.camera=false"]
+    settings += ["coarse.distillation=vsd", "coarse.distillation.critic.learning_rate=0.01"]
+    settings += ["coarse.distillation.critic.camera_dropout=0"]
+    run = Run(tmp_path, build_config("a red chair", None, settings))
+    guide = prepare_guide(run, "coarse", torch.device("cpu"))
+    start = {key: value.clone() for key, value in guide.tensors().items()}
+    for step in range(2):
+        guide(torch.rand(2, 32, 32, 3), VIEWS, step)
+    # Though the prior is blind here, the critic is told the camera.
+    assert not torch.equal(guide.tensors()["camera"], start["camera"])
+    again = prepare_guide(run, "coarse", torch.device("cpu"))
+    again.load({})  # the checkpoint of step 0 knows no critic
+    assert all(torch.equal(again.tensors()[key], value) for key, value in start.items())
+    again.load(guide.tensors())
+    for key, value in guide.tensors().items():
+        assert torch.equal(again.tensors()[key], value)

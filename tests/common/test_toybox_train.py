@@ -1,0 +1,516 @@
+"""The trainer of the embedded prior: what it draws, that it goes on to the same bits, folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.cameras import Cameras, orbit
+from common.checkpoints import checkpoint_path, read_tensors, steps_on_disk
+from common.errors import UserError
+from common.images import save_png
+from common.priors.camera_features import camera_features
+from common.priors.loading import LoadOptions, load_prior
+from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, VIEWS, Caption
+from common.toybox.objects import build
+from common.toybox.studio import photograph
+from common.toybox.train import train_prior
+from common.toybox.training import autoencoder, data, diffusion, loop, models
+from common.toybox.training.settings import TrainConfig, settings_for
+from common.toybox.version import FILE, check_version
+from common.toybox.vocabulary import HELD_OUT_COLORS, HELD_OUT_PATTERNS, token_ids
+
+STEPS, CUT = 10, 5
+COMMON = [
+    *("text_width=16", "text_layers=1", "eval_views=2", "sample_steps=1", "log_every=2"),
+    *("checkpoint_minutes=0", "publish_minutes=60", "warmup=3", "instances=2"),
+]
+TINY: dict[str, list[str]] = {
+    "pixel": [*COMMON, "resolution=16", "widths=[8, 16]", "batch=4"],
+    "vae": [*COMMON, "resolution=64", "crop=16", "widths=[8, 8, 8, 8]", "batch=4"],
+    "latent": [*COMMON, "resolution=64", "widths=[8, 16]", "batch=4", "reuse=2", "memory=6"],
+}
+ROOT = Path(__file__).parents[2]
+
+
+def config(**changes: Any) -> TrainConfig:
+    return TrainConfig(**({"kind": "pixel", "images": 100, "resolution": 16} | changes))
+
+
+def run(kind: str, out: Path, vae: Path | None, steps: int = STEPS, *more: str) -> Path:
+    return train_prior(
+        kind,
+        str(out),
+        images=4 * steps,
+        device="cpu",
+        vae=None if vae is None else str(vae),
+        settings=[*TINY[kind], *more],
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Ten steps of each kind at a stretch; values are the trainings' folders."""
+    root = tmp_path_factory.mktemp("trained")
+    for kind in ("vae", "pixel", "latent"):
+        run(kind, root / kind, root / "vae" if kind == "latent" else None)
+    return {kind: root / kind for kind in TINY}
+
+
+def last_state(folder: Path) -> dict[str, Tensor]:
+    tensors = read_tensors(checkpoint_path(folder / "checkpoints", STEPS))
+    return {name: value for name, value in tensors.items() if name != "seconds"}
+
+
+@pytest.mark.parametrize("kind", ["pixel", "vae", "latent"])
+def test_a_training_that_is_cut_off_ends_with_the_same_bits(
+    kind: str, trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = autoencoder.AutoencoderTask if kind == "vae" else diffusion.DiffusionTask
+    vae = trained["vae"] if kind == "latent" else None
+    loss, calls = task.loss, []
+
+    def power_cut(self: Any, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) > CUT:
+            raise KeyboardInterrupt
+        return loss(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "loss", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            run(kind, tmp_path, vae)
+    assert steps_on_disk(tmp_path / "checkpoints")[-1] == CUT
+    torch.rand(3)  # whatever the global random state is, it plays no part
+    run(kind, tmp_path, None)
+    whole, resumed = last_state(trained[kind]), last_state(tmp_path)
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    weights = [name[4:] for name in whole if name.startswith("net/")]
+    assert any(not torch.equal(whole[f"net/{n}"], whole[f"average/{n}"]) for n in weights)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").open()]
+    assert steps == [2, 4, 6, 8, 10, 10]
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_ends_with_the_same_bits(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from common.toybox.train import train_prior;"
+        f"train_prior('pixel', sys.argv[1], images={4 * STEPS}, device='cpu',"
+        f" settings={TINY['pixel']!r})"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment)
+    deadline = time.monotonic() + 120
+    while not steps_on_disk(tmp_path / "checkpoints") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    run("pixel", tmp_path, None)
+    whole, resumed = last_state(trained["pixel"]), last_state(tmp_path)
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_a_training_goes_on_with_a_larger_budget_and_a_lower_rate(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    run("pixel", tmp_path, None, 4)
+    assert run("pixel", tmp_path, None, 4) == tmp_path / "model"
+    assert steps_on_disk(tmp_path / "checkpoints")[-1] == 4
+    train_prior("pixel", str(tmp_path), images=4 * 6, settings=["rate=1e-5"])
+    assert steps_on_disk(tmp_path / "checkpoints")[-1] == 6
+    said = json.loads((tmp_path / "model" / FILE).read_text())["training"]
+    assert said["images"] == 24
+    assert said["settings"]["rate"] == 1e-5
+    assert said["settings"]["widths"] == [8, 16]
+    train_prior("pixel", str(tmp_path), minutes=1e-6)  # a budget in minutes, used up already
+    with pytest.raises(UserError, match="widths: fixed once a training has begun"):
+        train_prior("pixel", str(tmp_path), settings=["widths=[8, 24]"])
+    with pytest.raises(UserError, match="holds the training of 'pixel'"):
+        run("vae", tmp_path, None)
+
+
+def test_the_network_learns(tmp_path: Path) -> None:
+    run("pixel", tmp_path, None, 30, "rate=0.003", "checkpoint_minutes=60", "log_every=10")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").open()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.75 * losses[0]
+    assert {"t 0.0-0.2", "t 0.8-1.0", "images/s", "rate"} <= lines[0].keys()
+    assert {"seen", "held out", "held out t 0.4-0.6"} & lines[-1].keys() >= {"seen", "held out"}
+
+
+@pytest.fixture(scope="module")
+def cameras() -> Cameras:
+    return orbit(2)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("pixel", (3, 16, 16)), ("latent", (4, 8, 8))])
+def test_the_folder_loads_as_a_prior_that_is_told_the_camera(
+    kind: str, shape: tuple[int, int, int], trained: dict[str, Path], cameras: Cameras
+) -> None:
+    prior = load_prior(LoadOptions(source=str(trained[kind] / "model")))
+    assert prior.takes_camera
+    assert prior.latent_shape == shape
+    assert prior.prediction == "v_prediction"
+    text = prior.encode_text(["a red mushroom", "a red mushroom"])
+    x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).expand(2, *shape)
+    t = torch.tensor([500, 500])
+    told = prior.predict_noise(x, t, text, cameras)
+    blind = prior.predict_noise(x, t, text)
+    assert not torch.equal(told[0], told[1])
+    assert torch.equal(blind[0], blind[1])
+    other = prior.predict_noise(x, t, prior.encode_text(["a blue car", "a red mushroom"]), None)
+    assert not torch.equal(other[0], other[1])
+    image = torch.rand(2, 2 * prior.resolution, 2 * prior.resolution, 3)
+    assert prior.encode_image(image).shape == (2, *shape)
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+def test_the_prior_speaks_as_the_network_was_trained(
+    kind: str, trained: dict[str, Path], cameras: Cameras
+) -> None:
+    """The door's text, camera and noise give what the trained average gives for its own inputs."""
+    prior = load_prior(LoadOptions(source=str(trained[kind] / "model")))
+    state = read_tensors(checkpoint_path(trained[kind] / "checkpoints", STEPS))
+    settings = settings_for(kind, trained[kind])
+    net = models.Denoiser(settings)
+    net.load_state_dict({k[8:]: v for k, v in state.items() if k.startswith("average/")})
+    net = models.halved(net).float()  # what half precision leaves of it
+    texts = ["a red mushroom", "a dotted blue and white cat, side view"]
+    x = torch.randn(2, *prior.latent_shape, generator=torch.Generator().manual_seed(1))
+    t = torch.tensor([300, 800])
+    with torch.no_grad():
+        ids = torch.tensor([token_ids(text) for text in texts])
+        v = net.eval()(x, t, ids, camera_features(cameras))
+    alpha, sigma = prior.schedule.at(t)
+    expected = sigma * x + alpha * v
+    found = prior.predict_noise(x, t, prior.encode_text(texts), cameras)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_folders_load_with_plain_diffusers(trained: dict[str, Path]) -> None:
+    from diffusers import AutoencoderKL, DiffusionPipeline
+
+    for kind, parts in (("pixel", {"unet"}), ("latent", {"unet", "vae"})):
+        folder = trained[kind] / "model"
+        pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+        assert parts <= {name for name, part in pipeline.components.items() if part is not None}
+        assert type(pipeline.unet).__name__ == "UNet2DConditionModel"
+        assert type(pipeline.text_encoder).__name__ == "CLIPTextModel"
+        check_version(folder)
+        for file in folder.rglob("*.safetensors"):
+            assert file.stat().st_size <= 15e6
+    vae = AutoencoderKL.from_pretrained(trained["vae"] / "model")
+    assert vae.config["scaling_factor"] > 0
+    latent = DiffusionPipeline.from_pretrained(trained["latent"] / "model")
+    assert latent.vae.config["scaling_factor"] == vae.config["scaling_factor"]
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+def test_the_example_of_the_page_runs(kind: str, trained: dict[str, Path]) -> None:
+    page = (ROOT / "docs" / "prior.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    place = f'"{trained[kind] / "model"}"'
+    assert '"runs/prior-pixel/model"' in example
+    names: dict[str, Any] = {}
+    example = example.replace("set_timesteps(30)", "set_timesteps(2)")
+    exec(example.replace('"runs/prior-pixel/model"', place), names)
+    side = 16 if kind == "pixel" else 64
+    assert names["images"].shape == (4, 3, side, side)
+    assert bool(torch.isfinite(names["images"]).all())
+
+
+def test_latents_have_unit_variance(trained: dict[str, Path]) -> None:
+    prior = load_prior(LoadOptions(source=str(trained["latent"] / "model")))
+    settings = settings_for("latent", trained["latent"])
+    images = data.Views(settings, stream=1).draw(0, 4).images.float() / 255.0
+    assert 0.7 < float(prior.encode_image(images).square().mean().sqrt()) < 1.4
+
+
+def test_an_autoencoder_is_kept_for_the_whole_training(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="learns behind an autoencoder"):
+        run("latent", tmp_path / "new", None)
+    with pytest.raises(UserError, match="no diffusers autoencoder"):
+        run("latent", tmp_path / "new", tmp_path)
+    other = run("vae", tmp_path / "other", None, 1)
+    with pytest.raises(UserError, match="began with another autoencoder"):
+        run("latent", trained["latent"], other)
+    with pytest.raises(UserError, match="--vae is for latent"):
+        run("pixel", tmp_path / "new", other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"kind": "voxel"}, "'voxel' is no kind of training; choose one of: pixel, vae, latent"),
+        ({}, "a training needs a budget: --minutes M or --images N"),
+        ({"images": 8, "minutes": 1.0}, "a training needs a budget"),
+        ({"images": 0}, "setting 'images'"),
+        ({"images": 8, "settings": ["raet=1"]}, "unknown setting 'raet'; did you mean rate"),
+        ({"images": 8, "settings": ["rate"]}, "--set takes key=value"),
+        ({"images": 8, "settings": ["rate=[1"]}, "setting 'rate'"),
+        ({"images": 8, "settings": ["widths=[12, 20]"]}, "setting 'widths.0'"),
+        ({"images": 8, "settings": ["fovy=[50, 40]"]}, "fovy: expected two rising numbers"),
+        ({"images": 8, "device": "tpu"}, "tpu"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        train_prior(**({"kind": "pixel", "out": str(tmp_path / "new")} | arguments))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not finite at step 2"):
+        run("pixel", tmp_path, None, STEPS, "rate=1e30", "warmup=0")
+
+
+def test_the_training_never_draws_a_held_out_caption() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [data.draw_caption(rng) for _ in range(5000)]
+    assert {c.category for c in drawn} == set(CATEGORIES)
+    assert {c.color for c in drawn} == set(COLORS)
+    assert {c.pattern for c in drawn} == {None, *PATTERNS}
+    for caption in drawn:
+        assert caption.color not in HELD_OUT_COLORS[caption.category]
+        assert caption.second not in HELD_OUT_COLORS[caption.category]
+        if caption.pattern is not None:
+            assert HELD_OUT_PATTERNS.get(caption.category) != caption.pattern
+    held = [data.draw_caption(rng, held_out=True) for _ in range(200)]
+    assert len({c.category for c in held}) > 25
+    pairs = {(c.category, c.color) for c in held} | {(c.category, c.second) for c in held}
+    pairs |= {(c.category, c.pattern) for c in held}
+    known = {(k, c) for k, colors in HELD_OUT_COLORS.items() for c in colors}
+    assert pairs & (known | set(HELD_OUT_PATTERNS.items()))
+
+
+def test_views_cover_the_sphere_evenly() -> None:
+    views = data.draw_views(config(fovy=(30.0, 40.0)), 4000, np.random.default_rng(1), False)
+    cameras = data.view_cameras(views)
+    mean = cameras.position / 3.0
+    # The mean of n even directions has a spread of 1/sqrt(3n) = .009 an axis.
+    assert float(mean.mean(dim=0).abs().max()) < 0.04
+    assert abs(float(mean[:, 2].square().mean()) - 1 / 3) < 0.02
+    degrees = torch.rad2deg(cameras.fovy)
+    assert 29.99 < float(degrees.min()) < 30.5
+    assert 39.5 < float(degrees.max()) < 40.01
+    canonical = np.mean([v.instance == 0 for v in views])
+    assert 0.45 < canonical < 0.55
+    assert max(v.instance for v in views) <= 64
+
+
+def test_the_camera_is_told_or_the_text_names_the_view() -> None:
+    rng = np.random.default_rng(2)
+    (view,) = data.draw_views(config(), 1, rng, False)
+    view = replace(view, azimuth=3.1, elevation=0.1)
+    drawn = [data.draw_text(config(), view, rng) for _ in range(4000)]
+    blind = [text for text, told in drawn if not told]
+    told = [text for text, told in drawn if told]
+    assert 0.08 < len(blind) / len(drawn) < 0.12
+    assert {text for text in blind if text} == {f"{view.caption.text}, back view"}
+    assert set(told) == {"", view.caption.text, f"{view.caption.text}, back view"}
+    assert 0.08 < sum(not text for text, _ in drawn) / len(drawn) < 0.12
+    assert 0.15 < sum("view" in text for text in told) / len(told) < 0.21
+    above = replace(view, elevation=1.5)
+    assert data.draw_text(config(camera_dropout=1.0, caption_dropout=0.0), above, rng)[0].endswith(
+        "overhead view"
+    )
+    assert {"back view", "overhead view"} <= set(VIEWS)
+
+
+def test_a_batch_is_a_function_of_its_number_and_shows_what_it_says() -> None:
+    settings = config(batch=6, resolution=24, camera_dropout=0.0, caption_dropout=0.0)
+    first, again = data.Views(settings)[3], data.Views(settings)[3]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first.images, data.Views(settings)[4].images)
+    assert not torch.equal(first.images, data.Views(settings, stream=1)[3].images)
+    rng = np.random.default_rng([0, 0, 3])
+    views = data.draw_views(settings, 6, rng, False)
+    for row, view in enumerate(views):
+        cameras = data.view_cameras([view])
+        truth = photograph(build(view.caption, view.instance), cameras, 24)[0]
+        shown = first.images[row].float() / 255.0
+        assert float((shown - truth).abs().max()) <= 0.51 / 255
+        torch.testing.assert_close(first.camera[row], camera_features(cameras)[0])
+        assert first.ids[row].tolist()[:5] == token_ids(view.caption.text)[:5]
+    assert float(first.unit().min()) >= -1.0
+    torch.testing.assert_close(
+        first.unit()[0, :, 2, 5], first.images[0, 2, 5].float() / 255 * 2 - 1, atol=1e-6, rtol=0
+    )
+
+
+def test_a_camera_that_is_not_told_is_zeros() -> None:
+    batch = data.Views(config(batch=8, camera_dropout=1.0))[0]
+    assert not batch.camera.any()
+    assert data.Views(config(batch=8, camera_dropout=0.0))[0].camera.any(dim=1).all()
+
+
+def test_dots_are_those_of_the_toybox() -> None:
+    caption = Caption("owl", "teal", "pink", "dotted")
+    cameras = orbit(1)
+    for instance in (0, 3):
+        ours = photograph(data.make_toy(caption, instance), cameras, 32)
+        assert torch.equal(ours, photograph(build(caption, instance), cameras, 32))
+
+
+def test_crops_are_parts_of_their_image() -> None:
+    images = torch.arange(2 * 12 * 12 * 3).reshape(2, 12, 12, 3)
+    crops = data.crops_of(images, 8, 5, np.random.default_rng(0))
+    assert crops.shape == (10, 8, 8, 3)
+    for row, crop in enumerate(crops):
+        image = images[row // 5]
+        at = (image == crop[0, 0]).all(dim=-1).nonzero()[0]
+        top, left = at.tolist()
+        assert torch.equal(crop, image[top : top + 8, left : left + 8])
+    batch = data.Views(config(kind="vae", batch=6, crop=16, widths=(8,) * 4, resolution=32))[0]
+    assert batch.images.shape == (6, 16, 16, 3)
+    assert batch.ids.shape == (6, 16)
+
+
+@pytest.mark.slow
+def test_other_processes_render_the_same_batches() -> None:
+    settings = config(batch=4)
+    here = data.batches(data.Views(settings), 2, 0)
+    there: Iterator[data.Batch] = data.batches(data.Views(settings), 2, 1)
+    for _ in range(3):
+        a, b = next(here), next(there)
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_timesteps_are_stratified() -> None:
+    noise = torch.Generator().manual_seed(0)
+    t = diffusion.stratified_timesteps(50, 1000, noise)
+    assert sorted((t // 20).tolist()) == list(range(50))
+    assert t.tolist() != sorted(t.tolist())
+    many = torch.cat([diffusion.stratified_timesteps(10, 1000, noise) for _ in range(400)])
+    assert int(many.min()) < 5
+    assert 995 <= int(many.max()) <= 999
+    bands = diffusion.by_band(t.float(), t, 1000)
+    assert list(bands) == ["t 0.0-0.2", "t 0.2-0.4", "t 0.4-0.6", "t 0.6-0.8", "t 0.8-1.0"]
+    assert all(len(values) == 10 for values in bands.values())
+    assert float(bands["t 0.2-0.4"].min()) >= 200
+    assert float(bands["t 0.2-0.4"].max()) < 400
+
+
+def test_a_network_that_knows_the_image_has_no_velocity_error() -> None:
+    settings = config()
+    x = torch.rand(4, 3, 16, 16) * 2 - 1
+    schedule = diffusion.diffusion_schedule(models.build_scheduler(clip=True))[0]
+
+    class Oracle(torch.nn.Module):
+        def forward(self, x_t: Tensor, t: Tensor, ids: Tensor, camera: Tensor) -> Tensor:
+            alpha, sigma = schedule.at(t)
+            return (alpha * x_t - x) / sigma  # v of x_t = alpha x + sigma eps
+
+    errors, t = diffusion.velocity_errors(
+        Oracle(),  # pyright: ignore[reportArgumentType]
+        schedule,
+        x,
+        torch.zeros(4, 16),
+        torch.zeros(4, 12),
+        torch.Generator().manual_seed(0),
+        settings,
+    )
+    assert float(errors.max()) < 1e-4
+    assert t.shape == (4,)
+
+
+def test_sampling_with_a_network_that_knows_the_images_is_guided_beyond_them() -> None:
+    settings = config(sample_steps=5, widths=(8, 16), text_width=16, text_layers=1)
+    task = diffusion.DiffusionTask(settings, None, torch.device("cpu"))
+    x = torch.rand(2, 3, 16, 16) - 0.5
+    empty = torch.tensor(token_ids(""))
+
+    class Oracle(torch.nn.Module):
+        unet = task.net.unet
+
+        def forward(self, x_t: Tensor, t: Tensor, ids: Tensor, camera: Tensor) -> Tensor:
+            alpha, sigma = task.schedule.at(t)
+            told = (ids != empty).any(dim=1).float()[:, None, None, None]
+            return (alpha * x_t - torch.cat([x, x]) * (0.5 + 0.5 * told)) / sigma
+
+    task.average = Oracle()
+    ids = torch.tensor([token_ids("a red mushroom")] * 2)
+    guided = 0.5 * x + diffusion.GUIDANCE * (x - 0.5 * x)
+    torch.testing.assert_close(task.sample(ids, torch.zeros(2, 12)), guided, atol=1e-3, rtol=0)
+
+
+def test_memory_keeps_the_newest_and_comes_back() -> None:
+    memory = diffusion.Memory(4)
+    for first in (0, 3):
+        rows = torch.arange(first, first + 3)
+        memory.add(rows.float()[:, None], rows[:, None], rows.float()[:, None])
+    noise = torch.Generator().manual_seed(0)
+    x, ids, camera = memory.draw(200, noise)
+    assert sorted(set(ids[:, 0].tolist())) == [2, 3, 4, 5]
+    assert torch.equal(x, camera)
+    assert torch.equal(x.long(), ids)
+    again = diffusion.Memory(4)
+    again.load(memory.tensors(), torch.device("cpu"))
+    for kept in (memory, again):
+        rows = torch.tensor([6, 7])
+        kept.add(rows.float()[:, None], rows[:, None], rows.float()[:, None])
+    a, b = memory.tensors(), again.tensors()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert sorted(a["memory/ids"][:, 0].tolist()) == [4, 5, 6, 7]
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    factor = models.rate_factor
+    assert factor(0, 0.0, 4) == 0.25
+    assert factor(3, 0.1, 4) == 1.0
+    assert factor(9, 0.5, 4) == 1.0
+    assert factor(9, 0.75, 4) == pytest.approx(0.5)
+    assert factor(9, 1.0, 4) == pytest.approx(0.0)
+    assert factor(9, 1.2, 0) == pytest.approx(0.0)
+
+
+def test_the_average_follows_the_network() -> None:
+    a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    before = a.weight.clone()
+    models.ema_update(a, b, 0.9)
+    torch.testing.assert_close(a.weight, 0.9 * before + 0.1 * b.weight)
+    assert models.ema_decay(0, 0.999) == pytest.approx(0.1)
+    assert models.ema_decay(10**6, 0.999) == 0.999
+
+
+def test_kl_is_that_of_normal_distributions() -> None:
+    mean, logvar = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
+    one = torch.distributions.Normal(mean, (0.5 * logvar).exp())
+    exact = torch.distributions.kl_divergence(one, torch.distributions.Normal(0.0, 1.0)).mean()
+    torch.testing.assert_close(autoencoder.kl_per_number(mean, logvar), exact)
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    class Fails:
+        def export(self, folder: Path) -> None:
+            folder.mkdir()
+            save_png(torch.zeros(2, 2, 3), folder / "half.png")
+            raise OSError("no space left")
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "kept").write_text("old")
+    with pytest.raises(OSError, match="no space"):
+        loop.export(Fails(), model, {})  # pyright: ignore[reportArgumentType]
+    assert [p.name for p in model.iterdir()] == ["kept"]

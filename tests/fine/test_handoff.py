@@ -1,0 +1,189 @@
+"""The hand-off on densities whose surface is known, and on NeRFs that have collapsed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from torch import Tensor
+
+from common.cameras import sphere_views
+from common.config import HandoffConfig
+from common.errors import UserError
+from common.handoff import CoarseResult
+from fine.handoff import check_collapse, initial_distance, silhouette_iou
+from fine.model import FineModel
+from fine.tetgrid import TetGrid
+from fine.texture import Texture
+
+CELLS, RADIUS, VIEWS, SIZE = 48, 0.6, 16, 64
+STRAY = (np.array([0.75, 0.75, 0.6]), 0.12)  # a floater: centre and radius
+CONFIG = HandoffConfig(resolution=CELLS, views=VIEWS, view_resolution=SIZE)
+GRID = TetGrid(32)
+
+
+def lattice() -> np.ndarray:
+    line = np.linspace(-1, 1, CELLS + 1)
+    return np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1)
+
+
+def blurred(distance: np.ndarray, height: float = 60.0, width: float = 0.03) -> np.ndarray:
+    """A density that climbs from 0 to `height` where a signed distance passes 0."""
+    return height / (1 + np.exp(np.clip(distance / width, -50, 50)))
+
+
+def opacity_of(*balls: tuple[np.ndarray, float]) -> Tensor:
+    """What views of opaque balls show, `[VIEWS, SIZE, SIZE]`."""
+    origins, directions = sphere_views(VIEWS).rays(SIZE, SIZE)
+    seen = torch.zeros(VIEWS, SIZE, SIZE)
+    for centre, radius in balls:
+        towards = torch.tensor(centre).float() - origins
+        along = (towards * directions).sum(dim=-1)
+        seen[(towards**2).sum(dim=-1) - along**2 < radius**2] = 1.0
+    return seen
+
+
+def handed(density: np.ndarray, opacity: Tensor) -> CoarseResult:
+    return CoarseResult(
+        density=torch.tensor(density, dtype=torch.float32),
+        images=torch.zeros(VIEWS, SIZE, SIZE, 3, dtype=torch.uint8),
+        opacity=opacity,
+        background=torch.zeros(3),
+        field={},
+    )
+
+
+MIDDLE = np.zeros(3)
+
+
+def ball_density() -> np.ndarray:
+    return blurred(np.linalg.norm(lattice(), axis=-1) - RADIUS)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return initial_distance(handed(ball_density(), opacity_of((MIDDLE, RADIUS))), GRID, CONFIG)
+
+
+def mesh_of(distance: Tensor):
+    return FineModel(GRID, distance, Texture(torch.nn.Identity())).mesh()  # type: ignore[arg-type]
+
+
+def test_the_level_is_the_one_whose_silhouette_fits(plain) -> None:
+    distance, report = plain
+    assert report.search_iou > 0.97
+    mesh = mesh_of(distance)
+    radii = mesh.vertices.norm(dim=-1)
+    cell = 2 / CELLS
+    assert float(radii.mean()) == pytest.approx(RADIUS, abs=0.4 * cell)
+    assert float(radii.std()) < 0.2 * cell
+    assert silhouette_iou(mesh.vertices, mesh.faces, opacity_of((MIDDLE, RADIUS))) > 0.97
+
+
+@pytest.mark.parametrize("seen", [0.5, 0.56, 0.66])
+def test_the_level_follows_the_opacity_not_a_fixed_threshold(seen: float) -> None:
+    """One and the same fog, shown as smaller or larger: the surface goes where the views say."""
+    fog = blurred(np.linalg.norm(lattice(), axis=-1) - 0.6, height=80.0, width=0.06)
+    distance, _ = initial_distance(handed(fog, opacity_of((MIDDLE, seen))), GRID, CONFIG)
+    radius = float(mesh_of(distance).vertices.norm(dim=-1).mean())
+    assert radius == pytest.approx(seen, abs=0.025)
+
+
+def test_the_distance_is_a_distance_near_the_surface(plain) -> None:
+    distance, _ = plain
+    true = (GRID.vertices().norm(dim=-1) - RADIUS) / GRID.cell_size
+    near = true.abs() < 3
+    torch.testing.assert_close(distance[near], true[near], atol=0.3, rtol=0)
+    # Not stairs: distances take many values, and the slope is one.
+    assert torch.unique(distance[near].round(decimals=3)).numel() > 200
+    slope = np.polyfit(true[near].numpy(), distance[near].numpy(), 1)[0]
+    assert slope == pytest.approx(1.0, abs=0.05)
+    clear = true.abs() > 0.3
+    assert torch.equal(distance[clear] < 0, true[clear] < 0)
+
+
+def test_floaters_are_removed_in_the_volume() -> None:
+    centre, radius = STRAY
+    density = ball_density() + blurred(np.linalg.norm(lattice() - centre, axis=-1) - radius)
+    opacity = opacity_of((MIDDLE, RADIUS), STRAY)
+    distance, report = initial_distance(handed(density, opacity), GRID, CONFIG)
+    assert (report.parts, report.kept) == (2, 1)
+    assert 0.001 < report.removed_share < 0.03
+    at = (GRID.vertices() - torch.tensor(centre).float()).norm(dim=-1) < 1.5 * radius
+    assert float(distance[at].min()) > 1.0
+    assert solid_parts(distance) == 1
+    # A part that is large enough stays.
+    keep = HandoffConfig(resolution=CELLS, views=VIEWS, view_resolution=SIZE, keep_share=0.001)
+    distance, report = initial_distance(handed(density, opacity), GRID, keep)
+    assert (report.parts, report.kept, report.removed_share) == (2, 2, 0.0)
+    assert solid_parts(distance) == 2
+
+
+def solid_parts(distance: Tensor) -> int:
+    mesh = mesh_of(distance)
+    whole = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    assert whole.is_watertight
+    return whole.body_count
+
+
+def test_a_hollow_shell_becomes_solid() -> None:
+    radius = np.linalg.norm(lattice(), axis=-1)
+    shell = blurred(np.abs(radius - 0.52) - 0.08)
+    distance, _ = initial_distance(handed(shell, opacity_of((MIDDLE, RADIUS))), GRID, CONFIG)
+    inside = GRID.vertices().norm(dim=-1) < 0.4
+    assert float(distance[inside].max()) < 0
+    assert solid_parts(distance) == 1
+    assert float(mesh_of(distance).vertices.norm(dim=-1).mean()) == pytest.approx(RADIUS, abs=0.02)
+
+
+def complaint(density: np.ndarray, opacity: Tensor) -> str:
+    with pytest.raises(UserError) as caught:
+        initial_distance(handed(density, opacity), GRID, CONFIG)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "the coarse stage has collapsed" in text
+    assert "--seed" in text
+    return text
+
+
+def test_an_empty_nerf_is_told() -> None:
+    nothing = torch.zeros(VIEWS, SIZE, SIZE)
+    assert "it is empty" in complaint(np.zeros((CELLS + 1,) * 3), nothing)
+    # Fog that no ray is stopped by is as good as nothing.
+    fog = np.full((CELLS + 1,) * 3, 0.05)
+    assert "it is empty" in complaint(fog, torch.full((VIEWS, SIZE, SIZE), 0.1))
+
+
+def test_a_nerf_that_fills_everything_is_told() -> None:
+    full = np.full((CELLS + 1,) * 3, 30.0)
+    assert "fills the whole sphere" in complaint(full, torch.ones(VIEWS, SIZE, SIZE))
+    sphere = opacity_of((MIDDLE, 1.0))
+    assert "fills the whole sphere" in complaint(full, sphere)
+    with pytest.raises(UserError, match="fills"):
+        check_collapse(sphere)
+
+
+def test_a_large_object_has_not_collapsed() -> None:
+    check_collapse(opacity_of((MIDDLE, 0.88)))
+    check_collapse(opacity_of((MIDDLE, 0.08)))
+
+
+@pytest.mark.parametrize("where", ["nowhere", "faces"])
+def test_opacity_without_a_solid_is_told(where: str) -> None:
+    """Views that show something which the lattice doesn't hold, or holds on its faces alone."""
+    density = np.zeros((CELLS + 1,) * 3)
+    if where == "faces":
+        density[0] = density[-1] = 500.0
+    text = complaint(density, opacity_of((MIDDLE, RADIUS)))
+    assert "no solid part" in text
+
+
+def test_silhouettes_of_a_known_mesh() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=RADIUS)
+    vertices, faces = torch.tensor(ball.vertices).float(), torch.tensor(ball.faces).long()
+    assert silhouette_iou(vertices, faces, opacity_of((MIDDLE, RADIUS))) > 0.97
+    small = silhouette_iou(vertices * 0.5, faces, opacity_of((MIDDLE, RADIUS)))
+    near, far = 0.25 * RADIUS**2, RADIUS**2
+    wanted = (near / (9 - near)) / (far / (9 - far))
+    assert small == pytest.approx(wanted, rel=0.05)
