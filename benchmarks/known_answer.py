@@ -46,7 +46,7 @@ WHITE = (1.0, 1.0, 1.0)
 
 def main() -> None:
     """Run, score, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prior", default="exact")
     parser.add_argument("--limit", type=int, default=len(CAPTIONS), help="first captions only")
     parser.add_argument("--runs", type=Path, default=Path("runs/known-answer"))

@@ -25,7 +25,7 @@ POLL_S = 0.1
 
 def main() -> None:
     """Run, watch, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prompt", default="a red mushroom")
     parser.add_argument("--prior", default="exact")
     options = parser.parse_args()

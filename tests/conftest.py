@@ -21,6 +21,8 @@ SMALL_RUN = {
     "coarse.field.density_bias": 10.0,  # a ball from the start
     "coarse.field.density_radius": 0.5,
     "coarse.occupancy.resolution": 16,
+    "coarse.occupancy.start": 0.02,  # cells are dropped within these few steps
+    "coarse.occupancy.every": 2,
     "handoff.resolution": 32,
     "handoff.views": 16,
     "handoff.view_resolution": 32,

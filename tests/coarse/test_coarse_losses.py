@@ -32,7 +32,7 @@ def test_orientation_is_a_mean_and_turns_normals_not_opacity() -> None:
     normals = torch.tensor([[0.0, 0.6, 0.8], [0, 0, -1.0]], dtype=torch.float64, requires_grad=True)
     opacity = torch.tensor([0.5, 1.0], dtype=torch.float64, requires_grad=True)
     loss = orientation_loss(normals, FORWARD.expand(2, 3), opacity)
-    assert float(loss) == pytest.approx(0.16)
+    assert float(loss.detach()) == pytest.approx(0.16)
     loss.backward()
     # d/dn of o (n . d)^2 / 2 is o (n . d) d.
     assert normals.grad is not None
