@@ -28,8 +28,8 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-dev
-	$(BIN)/python benchmarks/run_cpu.py
-	$(BIN)/python benchmarks/known_answer.py
+	for name in hashgrid rasterize export run_cpu known_answer pictures; do \
+		$(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
