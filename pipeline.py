@@ -5,6 +5,7 @@ Nothing heavy is imported until a command runs, so that `--help` answers at once
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from typing import Annotated
@@ -12,6 +13,9 @@ from typing import Annotated
 import typer
 
 from common.errors import UserError
+
+# A disk that is full, over its quota or read-only: the user's to mend, and nothing is lost.
+_DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 app = typer.Typer(
     name="maquette",
@@ -185,8 +189,17 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        _fail(f"{error.strerror}{place}: mend that, then go on with: maquette resume RUN")
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
+    sys.exit(2)
 
 
 def _all_stages(opened) -> None:

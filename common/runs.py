@@ -152,9 +152,12 @@ def open_run(folder: str) -> Run:
             "the version that made it, or start a new run"
         )
     try:
-        return Run(path, configs.validate(tree))
+        config = configs.validate(tree)
     except UserError as error:
         raise UserError(f"{file} is damaged or of another version: {error}") from None
+    if config.model_dump(mode="json") != tree:
+        raise UserError(f"{file} is damaged: it isn't the complete configuration; restore it")
+    return Run(path, config)
 
 
 def _create(folder: Path, config: configs.RunConfig) -> Run:
