@@ -1,8 +1,9 @@
-"""Writing pictures: float images to PNG."""
+"""Pictures: how far two are apart, and float images to PNG files."""
 
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import torch
@@ -11,10 +12,25 @@ from torch import Tensor
 
 from common.files import write_whole
 
+BEST_PSNR = 100.0  # what is told for identical images, whose ratio is infinite
+
 
 def to_uint8(image: Tensor) -> Tensor:
     """Float images in [0, 1] to bytes, rounded."""
     return (image.detach().clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8).cpu()
+
+
+def psnr(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of images in [0, 1], at most `BEST_PSNR`.
+
+    mask: bool over the images' leading axes; only its pixels count, and none is a perfect match.
+    """
+    error = (image.double() - reference.double()) ** 2
+    if mask is not None:
+        if not bool(mask.any()):
+            return BEST_PSNR
+        error = error[mask]
+    return min(-10.0 * math.log10(max(float(error.mean()), 1e-30)), BEST_PSNR)
 
 
 def png_bytes(image: Tensor) -> bytes:

@@ -6,7 +6,6 @@ which those stay that some camera around the object sees. What lies inside does 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from common.cameras import Cameras, sphere_views
+from common.images import psnr
 from common.mesh import Mesh, sample_surface
 from common.rasterize import Raster, antialias, rasterize, scatter_image
 from common.toybox.objects import ToyObject
@@ -119,9 +119,3 @@ def unlit_views(
     raster = rasterize(mesh.vertices, mesh.faces, cameras.mvp(), resolution, resolution)
     image = scatter_image(model.colors(raster), raster, torch.tensor(NEUTRAL))
     return antialias(image, raster), raster.face_index >= 0
-
-
-def psnr(image: Tensor, reference: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in [0, 1]; at most 100."""
-    error = float(((image.double() - reference.double()) ** 2).mean())
-    return -10.0 * math.log10(max(error, 1e-10))

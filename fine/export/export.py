@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
+
 from common.files import write_whole
+from common.images import png_bytes
 from common.mesh import Mesh
 from fine.export.bake import AlbedoFn, bake
 from fine.export.clean import clean, decimate
 from fine.export.readback import compare, read_obj, turntable
 from fine.export.unwrap import unwrap
-from fine.export.write import png_bytes, write_glb, write_obj
+from fine.export.write import write_glb, write_obj
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def export(
     with clock.step("bake"):
         baked = bake(unwrapped, texture_size, albedo_fn, device)
     with clock.step("write"):
-        png = png_bytes(baked.texture)
+        png = png_bytes(torch.from_numpy(baked.texture))
         files = write_obj(folder, name, unwrapped, png)
         glb = write_glb(folder, name, unwrapped, png)
     with clock.step("read back"):
@@ -110,7 +113,7 @@ def export(
         values = compare(read, (reference or cleaned).to(device), albedo_fn)
     with clock.step("turntable"):
         picture = folder / "turntable.png"
-        write_whole(picture, png_bytes(turntable(read)))
+        write_whole(picture, png_bytes(torch.from_numpy(turntable(read))))
     report = ExportReport(
         obj=files.obj,
         mtl=files.mtl,

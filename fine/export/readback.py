@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.cameras import Cameras, orbit, sphere_views
+from common.images import psnr
 from common.mesh import Mesh
 from common.rasterize import Raster, interpolate, rasterize, scatter_image
 from common.shading import Lights, headlights, shade
@@ -23,7 +23,6 @@ from fine.export.write import to_world_axes
 
 BACKGROUND = 1.0  # white
 VIEWS = 8
-BEST_PSNR = 99.0  # what is told for identical images, whose PSNR is infinite
 AMBIENT = 0.4  # share of light from everywhere in the turntable
 SUPERSAMPLING = 2  # samples a pixel in each direction
 
@@ -115,14 +114,6 @@ def compare(
         model_image, model_mask = _render(vertices, faces, camera, resolution, model_albedo)
         values.append(psnr(file_image, model_image, file_mask | model_mask))
     return values
-
-
-def psnr(image: Tensor, reference: Tensor, mask: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB over the pixels of `mask` `[H, W]`, at most BEST_PSNR."""
-    if not bool(mask.any()):
-        return BEST_PSNR
-    error = float((image - reference)[mask].double().square().mean())
-    return BEST_PSNR if error <= 0.0 else min(-10.0 * math.log10(error), BEST_PSNR)
 
 
 def turntable(read: TexturedMesh, views: int = VIEWS, resolution: int = 256) -> NDArray[np.uint8]:

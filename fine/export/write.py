@@ -7,7 +7,6 @@ all, and what it refers to is written before it.
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from common.files import write_whole
@@ -49,19 +47,12 @@ def to_world_axes(vectors: Tensor) -> Tensor:
     return vectors[..., [2, 0, 1]]
 
 
-def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """An sRGB image `[H, W, 3]` as a PNG file."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG")
-    return stream.getvalue()
-
-
 def write_obj(folder: Path, name: str, unwrapped: Unwrapped, png: bytes) -> ObjFiles:
     """Write NAME.obj, NAME.mtl and NAME.png into `folder`, which must exist.
 
     name: any text; its `common.runs.slug` (ASCII, no spaces) names the files and the material.
-    png: the texture as `png_bytes` makes it. Positions stay welded along seams (`v` and `vn` are
-    the source mesh's, `vt` the atlas'), so that a modeller sees one closed surface.
+    png: the texture as `common.images.png_bytes` makes it. Positions stay welded along seams (`v`
+    and `vn` are the source mesh's, `vt` the atlas'), so that a modeller sees one closed surface.
     """
     name = slug(name)
     files = ObjFiles(folder / f"{name}.obj", folder / f"{name}.mtl", folder / f"{name}.png")

@@ -12,13 +12,14 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
+from common.images import png_bytes
 from common.mesh import Mesh
 from fine.export import export as exporting
 from fine.export import unwrap as unwrapping
 from fine.export.bake import bake
 from fine.export.export import export
 from fine.export.readback import compare, read_obj
-from fine.export.write import png_bytes, write_obj
+from fine.export.write import write_obj
 
 
 def mesh_of(shape: trimesh.Trimesh) -> Mesh:
@@ -97,9 +98,11 @@ def test_a_wrong_file_is_told_apart(tmp_path: Path) -> None:
     unwrapped = unwrapping.unwrap(torus(), 0.0, 512)
     texture = bake(unwrapped, 512, waves).texture
     upside_down = np.ascontiguousarray(texture[::-1])
-    read = read_obj(write_obj(tmp_path, "x", unwrapped, png_bytes(upside_down)).obj)
+    read = read_obj(
+        write_obj(tmp_path, "x", unwrapped, png_bytes(torch.from_numpy(upside_down))).obj
+    )
     assert max(compare(read, torus(), waves, views=2, resolution=128)) < 20.0
-    read = read_obj(write_obj(tmp_path, "x", unwrapped, png_bytes(texture)).obj)
+    read = read_obj(write_obj(tmp_path, "x", unwrapped, png_bytes(torch.from_numpy(texture))).obj)
     assert min(compare(read, torus(), waves, views=2, resolution=128)) > 40.0
 
 
