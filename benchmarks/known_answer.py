@@ -22,7 +22,7 @@ from common.cameras import orbit
 from common.images import save_strip
 from common.runs import Run, slug
 from common.toybox.objects import build
-from common.toybox.score import Scores, unlit_views
+from common.toybox.score import NEUTRAL, Scores, unlit_views
 from common.toybox.studio import albedo_views
 from fine.evaluate import evaluate_run, textured
 from fine.train import load_finished, run_fine
@@ -41,7 +41,6 @@ CAPTIONS = (
     "a dotted blue teapot",
     "a checkered green turtle",
 )
-WHITE = (1.0, 1.0, 1.0)
 
 
 def main() -> None:
@@ -57,7 +56,7 @@ def main() -> None:
     body = report(scored)
     print(body)
     name = f"known_answer-{options.prior}.png"
-    save_strip(torch.cat([row(run) for run in runs]), Path("docs/images") / name, columns=6)
+    save_strip(torch.cat([row(run) for run in runs]), Path("docs/images") / name, columns=12)
     if options.limit == len(CAPTIONS) and not options.settings:
         write_section(f"known_answer.py --prior {options.prior}", body)
 
@@ -108,7 +107,7 @@ def row(run: Run) -> torch.Tensor:
     """Three views of what came out, then the same of the truth: `[6, H, H, 3]`."""
     cameras = orbit(8)[torch.tensor([1, 3, 6])]
     found, _ = unlit_views(textured(load_finished(run)), cameras, 160)
-    true, _ = albedo_views(build(run.config.prompt), cameras, 160, WHITE)
+    true, _ = albedo_views(build(run.config.prompt), cameras, 160, NEUTRAL)
     return torch.cat([found, true])
 
 
