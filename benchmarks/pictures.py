@@ -19,12 +19,11 @@ from torch.nn import functional as F
 from common.cameras import Cameras, orbit, sphere_views
 from common.handoff import read_result
 from common.images import save_strip
-from common.rasterize import interpolate, rasterize, scatter_image
 from common.runs import Run
-from common.shading import headlights, shade
+from common.shading import headlights
 from common.toybox.studio import AMBIENT
 from fine.deliver import finish_export
-from fine.export.readback import read_obj, sample_texture
+from fine.export.readback import lit_view, read_obj
 from fine.model import FineModel, render_surface
 from fine.train import first_model, load_finished
 
@@ -51,14 +50,7 @@ def main() -> None:
 def exported_view(run: Run, camera: Cameras) -> Tensor:
     """A lit view `[1, SIZE, SIZE, 3]` of a run's OBJ file, before white."""
     read = read_obj(next(run.export.glob("*.obj")))
-    fine = SIZE * SUPERSAMPLING
-    raster = rasterize(read.vertices, read.faces, camera.mvp(), fine, fine)
-    albedo = sample_texture(read.texture, interpolate(read.uv, raster))
-    normals = F.normalize(interpolate(read.normals, raster), dim=-1)
-    points = interpolate(read.vertices, raster)
-    lights = headlights(camera.position, AMBIENT)
-    colors = shade(albedo, normals, points, lights, raster.view)
-    return smaller(scatter_image(colors, raster, torch.ones(3)))
+    return lit_view(read, camera, SIZE, AMBIENT)[None]
 
 
 def stages(run: Run) -> Tensor:

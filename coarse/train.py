@@ -21,7 +21,7 @@ from common.images import save_strip, to_uint8
 from common.runs import Run
 from common.schedules import step_schedule
 from common.training import Learner, Together, deterministic, train
-from common.views import sample_cameras, sample_lights, studio_lights, to_device
+from common.views import sample_views, studio_lights
 
 
 class CoarseModel:
@@ -59,9 +59,7 @@ def run_coarse(run: Run) -> None:
 
     def step(index: int) -> float:
         model.occupancy.update(index, model.field.density)
-        cameras = sample_cameras(config.camera, config.views)
-        lights = to_device(sample_lights(config.light, cameras, index), device)
-        cameras = cameras.to(device)
+        cameras, lights = sample_views(config.camera, config.light, config.views, index, device)
         rendered = render_views(
             model.field,
             model.background,

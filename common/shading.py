@@ -28,6 +28,10 @@ class Lights:
     ambient: Tensor
     mode: Tensor
 
+    def to(self, device: torch.device | str) -> Lights:
+        """The same lamps on `device`."""
+        return Lights(self.position.to(device), self.ambient.to(device), self.mode.to(device))
+
     def need_normals(self) -> bool:
         """Whether any view is shaded at all."""
         return bool((self.mode != ALBEDO).any())

@@ -17,6 +17,15 @@ from common.config import CameraConfig, LightConfig
 from common.shading import ALBEDO, LAMBERTIAN, TEXTURELESS, Lights, headlights
 
 
+def sample_views(
+    camera: CameraConfig, light: LightConfig, count: int, step: int, device: torch.device
+) -> tuple[Cameras, Lights]:
+    """The `count` cameras and lamps of a training step, drawn on the CPU, moved to `device`."""
+    cameras = sample_cameras(camera, count)
+    lights = sample_lights(light, cameras, step)
+    return cameras.to(device), lights.to(device)
+
+
 def sample_cameras(config: CameraConfig, count: int) -> Cameras:
     """`count` random cameras: stratified azimuths; elevations uniform in angle or on the sphere."""
     low, high = (math.radians(e) for e in config.elevation)
@@ -68,11 +77,6 @@ def directions_in_cone(axis: Tensor, angle: float) -> Tensor:
     v = torch.linalg.cross(axis, u)
     around = turn.cos()[:, None] * u + turn.sin()[:, None] * v
     return cosine[:, None] * axis + sine[:, None] * around
-
-
-def to_device(lights: Lights, device: torch.device) -> Lights:
-    """The same lamps on `device`."""
-    return Lights(lights.position.to(device), lights.ambient.to(device), lights.mode.to(device))
 
 
 def studio_lights(cameras: Cameras, config: LightConfig) -> Lights:

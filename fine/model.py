@@ -46,7 +46,7 @@ class FineModel:
     @staticmethod
     def blank(config: FineConfig, field: FieldConfig, device: torch.device) -> FineModel:
         """A model of the right shapes, for a checkpoint to be loaded into."""
-        grid = TetGrid(config.geometry.resolution, config.geometry.extent)
+        grid = lattice(config)
         count = (grid.resolution + 1) ** 3
         shape = field.grid
         levels = shape.levels + config.texture.extra_levels
@@ -94,6 +94,11 @@ class FineModel:
         """Albedo `[N, 3]` of points `[N, 3]`, on the points' own device."""
         device = self.sdf.value.device
         return self.texture(points.to(device)).to(points.device)
+
+
+def lattice(config: FineConfig) -> TetGrid:
+    """The tetrahedral grid that a configuration asks for."""
+    return TetGrid(config.geometry.resolution, config.geometry.extent)
 
 
 def boundary_points(resolution: int) -> Tensor:

@@ -29,12 +29,11 @@ from common.progress import say
 from common.runs import Run
 from common.schedules import step_schedule
 from common.training import Together, deterministic, save, train
-from common.views import sample_cameras, sample_lights, studio_lights, to_device
+from common.views import sample_views, studio_lights
 from fine.handoff import initial_distance, silhouette_iou
 from fine.isosurface import Isosurface
-from fine.model import FineModel, render_surface
+from fine.model import FineModel, lattice, render_surface
 from fine.regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
-from fine.tetgrid import TetGrid
 from fine.texture import texture_from_coarse
 
 FIRST = "first.safetensors"  # the signed distance that the hand-off made
@@ -57,9 +56,7 @@ def run_fine(run: Run) -> None:
     learner = model.learner(config)
 
     def step(index: int) -> float:
-        cameras = sample_cameras(config.camera, config.views)
-        lights = to_device(sample_lights(config.light, cameras, index), device)
-        cameras = cameras.to(device)
+        cameras, lights = sample_views(config.camera, config.light, config.views, index, device)
         surface = model.surface()
         image = render_surface(
             surface, model.texture, cameras, lights, config.resolution, background
@@ -79,12 +76,8 @@ def hand_off(run: Run, result: CoarseResult) -> None:
     """The hand-off: make the first mesh, record its fit, write the checkpoint of step 0."""
     began = time.monotonic()
     config = run.config.fine
-    grid = TetGrid(config.geometry.resolution, config.geometry.extent)
-    distance, report = initial_distance(result, grid, run.config.handoff)
-    texture = texture_from_coarse(
-        result.field, run.config.coarse.field, config.texture.extra_levels
-    )
-    model = FineModel(grid, distance, texture)
+    distance, report = initial_distance(result, lattice(config), run.config.handoff)
+    model = unrefined(run, result, distance)
     surface = model.mesh()
     report = dataclasses.replace(
         report, mesh_iou=silhouette_iou(surface.vertices, surface.faces, result.opacity)
@@ -135,27 +128,27 @@ def load_finished(run: Run) -> FineModel:
             f"the fine stage of {run.folder} isn't finished (step {step or 0} of {total}); finish "
             f"it first: maquette resume {run.folder}"
         )
-    return _loaded(run, tensors)
+    model = FineModel.blank(run.config.fine, run.config.coarse.field, torch.device("cpu"))
+    model.learner(run.config.fine).load(tensors)
+    return model
 
 
 def first_model(run: Run) -> FineModel:
     """The model that the hand-off made, before any refinement; UserError if there is none."""
-    config, path = run.config, run.fine / FIRST
     try:
-        distance = read_tensors(path)["sdf"]
+        distance = read_tensors(run.fine / FIRST)["sdf"]
     except DamagedCheckpointError as error:
         raise UserError(f"{run.folder} has no readable hand-off ({error})") from None
-    grid = TetGrid(config.fine.geometry.resolution, config.fine.geometry.extent)
+    return unrefined(run, read_result(run), distance)
+
+
+def unrefined(run: Run, result: CoarseResult, distance: Tensor) -> FineModel:
+    """The model of a signed distance at the lattice points, with the coarse albedo as texture."""
+    config = run.config
     texture = texture_from_coarse(
-        read_result(run).field, config.coarse.field, config.fine.texture.extra_levels
+        result.field, config.coarse.field, config.fine.texture.extra_levels
     )
-    return FineModel(grid, distance, texture)
-
-
-def _loaded(run: Run, tensors: dict[str, Tensor]) -> FineModel:
-    model = FineModel.blank(run.config.fine, run.config.coarse.field, torch.device("cpu"))
-    model.learner(run.config.fine).load(tensors)
-    return model
+    return FineModel(lattice(config.fine), distance, texture)
 
 
 @torch.no_grad()

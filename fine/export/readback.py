@@ -17,7 +17,7 @@ from common.cameras import Cameras, orbit, sphere_views
 from common.images import psnr
 from common.mesh import Mesh
 from common.rasterize import Raster, interpolate, rasterize, scatter_image
-from common.shading import Lights, headlights, shade
+from common.shading import headlights, shade
 from fine.export.bake import CHUNK, AlbedoFn
 from fine.export.write import to_world_axes
 
@@ -116,6 +116,20 @@ def compare(
     return values
 
 
+def lit_view(
+    read: TexturedMesh, camera: Cameras, resolution: int, ambient: float = AMBIENT
+) -> Tensor:
+    """One view `[resolution, resolution, 3]` of a textured mesh, lit from the camera."""
+    lights = headlights(camera.position, ambient)
+
+    def lit(raster: Raster) -> Tensor:
+        normals = F.normalize(interpolate(read.normals, raster), dim=-1)
+        points = interpolate(read.vertices, raster)
+        return shade(_file_albedo(read, raster), normals, points, lights, raster.view)
+
+    return _render(read.vertices, read.faces, camera, resolution, lit)[0]
+
+
 def turntable(read: TexturedMesh, views: int = VIEWS, resolution: int = 256) -> NDArray[np.uint8]:
     """A contact sheet of a textured mesh seen all around, uint8 `[H, W, 3]`, front first.
 
@@ -124,17 +138,7 @@ def turntable(read: TexturedMesh, views: int = VIEWS, resolution: int = 256) -> 
     if views < 2 or views % 2:
         raise ValueError(f"views: expected an even number of at least 2, got {views}")
     cameras = orbit(views)
-    tiles = []
-    for index in range(views):
-        camera = cameras[index : index + 1]
-        lights = headlights(camera.position, AMBIENT)
-
-        def lit(raster: Raster, lights: Lights = lights) -> Tensor:
-            normals = F.normalize(interpolate(read.normals, raster), dim=-1)
-            points = interpolate(read.vertices, raster)
-            return shade(_file_albedo(read, raster), normals, points, lights, raster.view)
-
-        tiles.append(_render(read.vertices, read.faces, camera, resolution, lit)[0])
+    tiles = [lit_view(read, cameras[i : i + 1], resolution) for i in range(views)]
     half = views // 2
     sheet = torch.cat([torch.cat(tiles[:half], dim=1), torch.cat(tiles[half:], dim=1)], dim=0)
     return (sheet.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()

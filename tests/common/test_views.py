@@ -16,7 +16,6 @@ from common.views import (
     sample_cameras,
     sample_lights,
     studio_lights,
-    to_device,
 )
 
 MANY = 20_000
@@ -149,7 +148,7 @@ def test_the_step_changes_nothing_in_the_stream_of_random_numbers() -> None:
 
 def test_studio_lights_have_the_mean_ambient_share() -> None:
     cameras = sample_cameras(CameraConfig(), 3)
-    lights = to_device(studio_lights(cameras, LightConfig(ambient=(0.1, 0.4))), torch.device("cpu"))
+    lights = studio_lights(cameras, LightConfig(ambient=(0.1, 0.4))).to("cpu")
     assert lights.ambient.tolist() == pytest.approx([0.25] * 3)
     assert torch.equal(lights.position, cameras.position)
     assert bool((lights.mode == LAMBERTIAN).all())
