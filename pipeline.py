@@ -170,6 +170,10 @@ def train_prior(
     vae: Annotated[
         str | None, typer.Option("--vae", metavar="FOLDER", help="The autoencoder, for latent.")
     ] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option("--begin", metavar="FOLDER", help="Weights of a like network to begin with."),
+    ] = None,
     settings: Settings = None,
     seed: Seed = None,
     device: Device = None,
@@ -178,7 +182,7 @@ def train_prior(
     """Train the embedded prior, or go on with a training that was cut off."""
     from common.toybox.train import train_prior
 
-    folder = train_prior(kind, out, minutes, images, device, seed, vae, settings)
+    folder = train_prior(kind, out, minutes, images, device, seed, vae, begin, settings)
     typer.echo(folder)
 
 

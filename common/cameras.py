@@ -99,6 +99,19 @@ class Cameras:
         return origins, directions
 
 
+def window_matrix(height: int, width: int, top: int, left: int, rows: int, columns: int) -> Tensor:
+    """The clip-space matrix `[4, 4]` that makes a window of a picture the whole picture.
+
+    `window @ mvp`, rendered at `[rows, columns]`, shows what pixels `[top : top + rows, left : left
+    + columns]` of `mvp` show at `[height, width]`.
+    """
+    x, y = width / columns, height / rows
+    matrix = torch.eye(4)
+    matrix[0, 0], matrix[0, 3] = x, x - 2.0 * left / columns - 1.0
+    matrix[1, 1], matrix[1, 3] = y, 1.0 - y + 2.0 * top / rows
+    return matrix
+
+
 def spherical_direction(azimuth: Tensor, elevation: Tensor) -> Tensor:
     """Unit vectors `[..., 3]` towards azimuth and elevation (radians)."""
     return torch.stack(

@@ -31,6 +31,13 @@ def devices() -> list[str]:
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has units for bfloat16, so that it is the faster format there."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 def _present(device: torch.device) -> bool:
     if device.type == "cpu":
         return device.index in (None, 0)

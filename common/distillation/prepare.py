@@ -32,7 +32,7 @@ from common.priors.choose import (
     load_prior,
     view_config,
 )
-from common.priors.loading import LoadOptions, choose_dtype
+from common.priors.loading import LoadOptions, choose_dtype, model_folder
 from common.priors.loading import load_prior as load_pretrained
 from common.priors.pretrained import PretrainedPrior
 from common.prompts import ViewConfig, ViewPrompts, all_texts
@@ -85,7 +85,7 @@ def _pretrained(
 ) -> tuple[PretrainedPrior, ViewPrompts]:
     """A real model and its texts; with the texts kept from before, without its text encoders."""
     folder, began = _folder(run, stage), time.monotonic()
-    options, pin = load_options(config.prior, device), read_pin(folder)
+    options, pin = load_options(config.prior, SPACES[stage], device), read_pin(folder)
     known = None
     if pin is not None:
         options = replace(options, source=pin["source"], revision=pin["revision"])
@@ -136,7 +136,7 @@ def _write_pin(folder: Path, prior: PretrainedPrior) -> dict[str, Any]:
 def _identity(options: LoadOptions, pin: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Everything beside the texts that their embedding depends on."""
     changes = [path for path, _ in options.loras] + list(options.textual_inversions)
-    folder = Path(pin["source"])
+    folder = model_folder(pin["source"])
     encoders = [*sorted(folder.glob("text_encoder*")), *sorted(folder.glob("tokenizer*"))]
     return {
         "source": pin["source"],

@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.priors.base import Prior
 from common.priors.loading import (
     ALIASES,
+    EMBEDDED,
     LoadOptions,
     choose_dtype,
     family_of,
@@ -23,13 +24,14 @@ from common.priors.loading import (
 )
 from common.priors.loading import load_prior as load_pretrained
 from common.prompts import CONFLICTING_WORDS, PHRASES, ViewConfig, all_texts
+from common.toybox.vocabulary import wording
 
-EXACT = "exact"
+EXACT, TOYBOX = "exact", "toybox"
 Stage = Literal["coarse", "fine"]
 Space = Literal["pixel", "latent"]
 STAGES: tuple[Stage, ...] = ("coarse", "fine")
 SPACES: dict[Stage, Space] = {"coarse": "pixel", "fine": "latent"}
-"""What a stage takes where a name offers both: the exact prior does."""
+"""What a stage takes where a name offers both, as `exact` and `toybox` do."""
 
 
 def load_prior(config: PriorConfig, space: Space, device: torch.device) -> Prior:
@@ -41,13 +43,13 @@ def load_prior(config: PriorConfig, space: Space, device: torch.device) -> Prior
         from common.priors.exact import ExactPrior
 
         return ExactPrior(space, config.instances, device)
-    return load_pretrained(load_options(config, device))
+    return load_pretrained(load_options(config, space, device))
 
 
-def load_options(config: PriorConfig, device: torch.device) -> LoadOptions:
-    """What `common.priors.loading` wants to know of a real model."""
+def load_options(config: PriorConfig, space: Space, device: torch.device) -> LoadOptions:
+    """What `common.priors.loading` wants to know of a model; `space` as in `load_prior`."""
     return LoadOptions(
-        source=config.name,
+        source=f"{TOYBOX}-{space}" if config.name == TOYBOX else config.name,
         revision=config.revision,
         variant=config.variant,
         dtype=config.dtype,
@@ -142,26 +144,31 @@ def _check_exact(part: CoarseConfig | FineConfig, stage: Stage, prompt: str) -> 
 def _check_real(
     part: CoarseConfig | FineConfig, stage: Stage, prompt: str, device: torch.device
 ) -> None:
-    all_texts(prompt, view_config(part.text, told=False))
-    options = load_options(part.prior, device)
+    texts = all_texts(prompt, view_config(part.text, told=False))
+    options = load_options(part.prior, SPACES[stage], device)
     for path, _ in options.loras:
         weights_file(path, "LoRA")
     for path in options.textual_inversions:
         weights_file(path, "textual inversion")
     location = locate(options)
     family = family_of(location.index, location.source)
+    if location.is_toybox:
+        for text in texts:
+            wording(text)
     choose_dtype(options, family, device)
     if part.distillation.loss == "vsd":
         require_peft()
-    sees = part.prior.resolution or _native_resolution(location.source)
+    sees = part.prior.resolution or _native_resolution(location.folder)
     if stage == "fine" and family == "pixel" and sees is not None:
         check_fits("pixel", sees, part.resolution, location.source)
 
 
-def _native_resolution(source: str) -> int | None:
-    """The image size in the U-Net's configuration, if `source` is a folder that says it."""
+def _native_resolution(folder: Path | None) -> int | None:
+    """The image size in the U-Net's configuration, if there is a folder that says it."""
+    if folder is None:
+        return None
     try:
-        found = json.loads((Path(source) / "unet" / "config.json").read_text("utf-8"))
+        found = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
     size = found.get("sample_size")
@@ -201,7 +208,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
             "loras": [f"{_absolute(path)}:{w}" for path, w in map(parse_lora, prior.loras)],
             "textual_inversions": [_absolute(path) for path in prior.textual_inversions],
         }
-        if prior.name != EXACT and prior.name not in ALIASES:
+        if prior.name not in (EXACT, TOYBOX, *EMBEDDED, *ALIASES):
             changes["name"] = _absolute(prior.name)
         part = getattr(config, stage)
         parts[stage] = part.model_copy(update={"prior": prior.model_copy(update=changes)})

@@ -19,6 +19,7 @@ from typing import Any, Literal, assert_never
 
 import torch
 
+from common.device import computes_bf16
 from common.errors import UserError, nearest
 from common.priors.memory import (
     Offload,
@@ -29,6 +30,8 @@ from common.priors.memory import (
     weight_bytes,
 )
 from common.priors.pretrained import LoadedPipeline, PretrainedPrior, quiet_libraries
+from common.toybox.version import WEIGHTS, check_version, is_toybox
+from common.toybox.vocabulary import wording
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Family = Literal["pixel", "sd", "sdxl", "sd3", "flux"]
@@ -51,6 +54,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "flux-dev": ("black-forest-labs/FLUX.1-dev",),
     "flux-schnell": ("black-forest-labs/FLUX.1-schnell",),
 }
+EMBEDDED: Mapping[str, Path] = {f"toybox-{space}": WEIGHTS / space for space in ("pixel", "latent")}
+"""The models that come with the program."""
 SUPPORTED = "DeepFloyd IF stage 1 and other pixel U-Nets, Stable Diffusion 1, 2, 3, SDXL, FLUX"
 INSTALL = "pip install diffusers transformers accelerate safetensors"
 
@@ -109,12 +114,18 @@ class Location:
     """Where a model was found.
 
     source: hub id or folder; commit: the hub's commit hash, None for folders;
-    index: its `model_index.json`, as `family_of` reads it.
+    index: its `model_index.json`, as `family_of` reads it. folder: None on the hub.
     """
 
     source: str
     commit: str | None
     index: Mapping[str, Any]
+    folder: Path | None = None
+
+    @property
+    def is_toybox(self) -> bool:
+        """Whether the weights were trained on the toybox."""
+        return self.folder is not None and is_toybox(self.folder)
 
 
 def load_prior(options: LoadOptions) -> PretrainedPrior:
@@ -125,7 +136,12 @@ def load_prior(options: LoadOptions) -> PretrainedPrior:
     device = torch.device(options.device)
     location = locate(options)
     family = family_of(location.index, location.source)
-    dtype = choose_dtype(options, family, device)
+    toybox = location.is_toybox
+    if location.folder is not None and toybox:
+        check_version(location.folder)
+    # A small network: it runs as it was trained, in float32 weights that compute in bfloat16.
+    small = toybox and options.dtype == "auto"
+    dtype = torch.float32 if small else choose_dtype(options, family, device)
     pipeline = _load_pipeline(options, location, family, dtype)
     if options.text:
         check_text_encoders(pipeline, family, location.source)
@@ -138,7 +154,16 @@ def load_prior(options: LoadOptions) -> PretrainedPrior:
     options = _choose_offload(options, pipeline, denoiser, device)
     prior = _adapt(
         family,
-        LoadedPipeline(pipeline, location.source, location.commit, options, device, dtype),
+        LoadedPipeline(
+            pipeline,
+            location.source,
+            location.commit,
+            options,
+            device,
+            dtype,
+            autocast=small and computes_bf16(device),
+            wording=wording if toybox else None,
+        ),
     )
     _save_memory(prior, options)
     return prior
@@ -150,12 +175,15 @@ def locate(options: LoadOptions) -> Location:
     An alias' mirrors are tried in order; if none answers, the first one's error is raised.
     """
     source = options.source
+    if source in EMBEDDED:
+        return _locate_folder(model_folder(source), source)
     if source not in ALIASES:
         folder = Path(source).expanduser()
         if folder.exists() or source.startswith((".", "/", "~", "\\")) or source.count("/") > 1:
             return _locate_folder(folder)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-            known = ", ".join(nearest(source, ALIASES) or ALIASES)
+            names = [*EMBEDDED, *ALIASES]
+            known = ", ".join(nearest(source, names) or names)
             raise UserError(
                 f'prior "{source}" is neither a folder nor a hub id "owner/name" nor a known name'
                 f" ({known})"
@@ -169,7 +197,12 @@ def locate(options: LoadOptions) -> Location:
     raise failures[0]
 
 
-def _locate_folder(folder: Path) -> Location:
+def model_folder(source: str) -> Path:
+    """The folder that a name of `EMBEDDED` or a path stands for."""
+    return EMBEDDED[source] if source in EMBEDDED else Path(source).expanduser()
+
+
+def _locate_folder(folder: Path, source: str | None = None) -> Location:
     if not folder.exists():
         raise UserError(f"prior: there is no folder {folder}; check the path")
     if folder.is_file():
@@ -185,7 +218,7 @@ def _locate_folder(folder: Path) -> Location:
         elif (folder / "config.json").is_file():
             hint = "it looks like one component: give the folder of the whole pipeline"
         raise UserError(f"{folder} is not a diffusers model (no model_index.json): {hint}")
-    return Location(str(folder), None, _read_index(index))
+    return Location(source or str(folder), None, _read_index(index), folder)
 
 
 def _locate_on_hub(repository: str, revision: str | None) -> Location:
@@ -293,7 +326,7 @@ def _load_pipeline(
     # Most of these VAEs overflow in float16, none does in bfloat16.
     dtypes = {"default": dtype, "vae": torch.float32 if dtype == torch.float16 else dtype}
     common = {"variant": options.variant, "use_safetensors": True}
-    folder = location.source
+    folder = location.folder or location.source
     with _missing_libraries(), quiet_libraries():
         if location.commit is not None:
             with hub_errors(location.source, options.revision):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +40,8 @@ class LoadedPipeline:
     pipeline: used as a container of components and for its own `encode_prompt`; never called.
     source: the hub id or folder the weights came from; revision: the commit (None for folders).
     options: with memory choices resolved; device, dtype: what the denoiser runs on and in.
+    autocast: whether float32 weights compute in bfloat16, as they did in their training.
+    wording: puts a prompt the way the model knows it, or raises `UserError`; None changes nothing.
     """
 
     pipeline: Any
@@ -48,6 +50,8 @@ class LoadedPipeline:
     options: LoadOptions
     device: torch.device
     dtype: torch.dtype
+    autocast: bool = False
+    wording: Callable[[str], str] | None = None
 
 
 def to_noise(kind: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -209,6 +213,7 @@ class PretrainedPrior(Prior):
         self.vae: Any = getattr(loaded.pipeline, "vae", None)
         self.source, self.revision = loaded.source, loaded.revision
         self.options, self.device, self.dtype = loaded.options, loaded.device, loaded.dtype
+        self.autocast, self.wording = loaded.autocast, loaded.wording
         self.prediction: Prediction = kind
         self.truncation_notes: list[str] = []
         self.takes_camera = False
@@ -241,7 +246,8 @@ class PretrainedPrior(Prior):
         with torch.no_grad(), quiet_libraries(), out_of_memory_advice(self.options):
             for encoder in encoders.values():
                 move(encoder, device)
-            tensors = self.embed(list(prompts), device)
+            texts = [self.wording(p) if self.wording else p for p in prompts]
+            tensors = self.embed(texts, device)
             for encoder in encoders.values():
                 move(encoder, torch.device("cpu"))
         placed = {k: v.to(self.device, self.dtype) for k, v in tensors.items()}
@@ -261,7 +267,7 @@ class PretrainedPrior(Prior):
         pixels = to_pixels(image.to(self.device), self.resolution)
         if self.vae is None:
             return pixels
-        with out_of_memory_advice(self.options):
+        with out_of_memory_advice(self.options), self.computing():
             move(self.vae, self.device)
             return encode_latents(self.vae, pixels)
 
@@ -276,8 +282,12 @@ class PretrainedPrior(Prior):
         if len(set(sizes)) != 1:
             raise ValueError(f"predict_noise: x_t, t, text (camera) differ in batch size: {sizes}")
         place = resident(self.denoiser, self.device, self.options.offload)
-        with torch.no_grad(), out_of_memory_advice(self.options), place:
+        with torch.no_grad(), out_of_memory_advice(self.options), place, self.computing():
             return self.denoise(x_t.detach(), t, text, camera)
+
+    def computing(self) -> torch.autocast:
+        """The context in which the denoiser and the VAE compute."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def _text_encoders(self) -> dict[str, nn.Module]:
         names = ("text_encoder", "text_encoder_2", "text_encoder_3")

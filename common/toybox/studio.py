@@ -28,9 +28,14 @@ BACKDROP = (1.0, 0.0, 1.0)
 
 
 @torch.no_grad()
-def photograph(toy: ToyObject, cameras: Cameras, resolution: int) -> Tensor:
-    """Lit, antialiased views `[B, resolution, resolution, 3]` of a toy, sRGB in [0, 1]."""
-    raster, points, albedo = _surface(toy, cameras, resolution)
+def photograph(
+    toy: ToyObject, cameras: Cameras, resolution: int, window: Tensor | None = None
+) -> Tensor:
+    """Lit, antialiased views `[B, resolution, resolution, 3]` of a toy, sRGB in [0, 1].
+
+    window: `window_matrix` rows `[B, 4, 4]`, for pictures of parts of the views.
+    """
+    raster, points, albedo = _surface(toy, cameras, resolution, window)
     # Smooth normals: bevels carry the edges, and the facets of round parts are not the toy's.
     smooth = vertex_normals(toy.mesh.vertices, toy.mesh.faces)
     normals = F.normalize(interpolate(smooth, raster), dim=-1)
@@ -48,9 +53,12 @@ def albedo_views(
     return _compose(albedo, raster, backdrop), raster.face_index >= 0
 
 
-def _surface(toy: ToyObject, cameras: Cameras, resolution: int) -> tuple[Raster, Tensor, Tensor]:
+def _surface(
+    toy: ToyObject, cameras: Cameras, resolution: int, window: Tensor | None = None
+) -> tuple[Raster, Tensor, Tensor]:
     mesh = toy.mesh
-    raster = rasterize(mesh.vertices, mesh.faces, cameras.mvp(), resolution, resolution)
+    mvp = cameras.mvp() if window is None else window @ cameras.mvp()
+    raster = rasterize(mesh.vertices, mesh.faces, mvp, resolution, resolution)
     points = interpolate(mesh.vertices, raster)
     return raster, points, toy.albedo(points, raster.face)
 

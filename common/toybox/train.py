@@ -29,6 +29,7 @@ def train_prior(
     device: str | None = None,
     seed: int | None = None,
     vae: str | None = None,
+    begin: str | None = None,
     settings: Sequence[str] | None = None,
 ) -> Path:
     """Train one of the networks in a folder, or go on with it; returns its diffusers folder.
@@ -36,6 +37,9 @@ def train_prior(
     kind: pixel, vae or latent. out: the training's folder; `runs/prior-KIND` by default.
     minutes, images: the budget, one of the two; what was trained before counts.
     vae: for latent, the autoencoder's diffusers folder or the folder of its training.
+    begin: for a new training of pixel or latent, a diffusers folder (or the folder of a training)
+        whose weights it begins with, where their shapes are the same: what a pixel prior knows of
+        the toybox serves a latent one.
     settings: `key=value` texts; see `TrainConfig`. Raises UserError for anything that can't be.
     """
     folder = Path(out or f"runs/prior-{kind}").expanduser()
@@ -45,8 +49,11 @@ def train_prior(
         raise UserError(f"--vae is for latent, not for {kind}")
     where = pick_device(config.device)
     compressor = _autoencoder(folder, vae, where) if config.kind == "latent" else None
+    if begin is not None and config.kind == "vae":
+        raise UserError("--begin is for pixel and latent, not for vae")
+    source = None if begin is None else _model_of(begin, "unet/config.json", "--begin")
     _begin(folder, config)
-    _run(config, folder, compressor, where)
+    _run(config, folder, compressor, source, where)
     return folder / "model"
 
 
@@ -60,7 +67,9 @@ def _begin(folder: Path, config: TrainConfig) -> None:
         ) from None
 
 
-def _run(config: TrainConfig, folder: Path, vae: Any | None, device: torch.device) -> None:
+def _run(
+    config: TrainConfig, folder: Path, vae: Any | None, begin: Path | None, device: torch.device
+) -> None:
     from common.toybox.training.autoencoder import AutoencoderTask
     from common.toybox.training.diffusion import DiffusionTask
     from common.toybox.training.loop import Training, train
@@ -74,6 +83,8 @@ def _run(config: TrainConfig, folder: Path, vae: Any | None, device: torch.devic
             if config.kind == "vae"
             else DiffusionTask(config, vae, device)
         )
+        if begin is not None and isinstance(task, DiffusionTask):
+            task.begin_with(begin)
         train(Training(task, config, folder, device), _workers(config, device))
     finally:
         torch.use_deterministic_algorithms(before)
@@ -93,14 +104,7 @@ def _autoencoder(folder: Path, given: str | None, device: torch.device) -> Any:
     """
     own = folder / "vae"
     if given is not None:
-        source = Path(given).expanduser()
-        source = source / "model" if (source / "model" / "config.json").is_file() else source
-        if not (source / "config.json").is_file():
-            raise UserError(
-                f"--vae: {source} is no diffusers autoencoder; train one with"
-                " `maquette train-prior vae`"
-            )
-        _adopt(source, own)
+        _adopt(_model_of(given, "config.json", "--vae"), own)
     if not own.is_dir():
         raise UserError(
             "the latent prior learns behind an autoencoder: train one with `maquette train-prior"
@@ -111,6 +115,17 @@ def _autoencoder(folder: Path, given: str | None, device: torch.device) -> Any:
 
     net: Any = AutoencoderKL.from_pretrained(own, use_safetensors=True)
     return net.to(device).requires_grad_(False).eval()
+
+
+def _model_of(given: str, mark: str, option: str) -> Path:
+    """The diffusers folder that is meant: itself, or that of a training; `mark` lies in it."""
+    source = Path(given).expanduser()
+    for place in (source / "model", source):
+        if (place / mark).is_file():
+            return place
+    raise UserError(
+        f"{option}: {source} holds no {mark}; give a folder that `maquette train-prior` made"
+    )
 
 
 def _adopt(source: Path, own: Path) -> None:

@@ -28,6 +28,8 @@ from common.toybox.studio import photograph
 from common.toybox.vocabulary import WORDS, word_ids
 
 FILE, FORMAT = "toybox.json", 1
+WEIGHTS = Path(__file__).parent / "weights"
+"""Where the weights lie that come with the program."""
 THUMB, POOL = 8, 6  # pixels a thumbnail's side, and pixels averaged to one of them
 TOLERANCE = 2.0
 """Mean difference of two thumbnails, of 255, above which an object looks another way."""

@@ -67,14 +67,14 @@ def test_every_option_of_the_loader_can_be_configured() -> None:
         checkpoint_vae=True,
         compile=True,
     )
-    options = load_options(changed, torch.device("cuda:1"))
+    options = load_options(changed, "pixel", torch.device("cuda:1"))
     assert (options.source, options.device) == ("owner/name", "cuda:1")
     assert options.loras == (("a.safetensors", 0.5), ("b", 1.0))
     plain = LoadOptions("exact")
     for field in dataclasses.fields(LoadOptions):
         if field.name != "text":  # whether the text encoders are needed is the run's to know
             assert getattr(options, field.name) != getattr(plain, field.name), field.name
-    assert load_options(PriorConfig(), CPU) == plain
+    assert load_options(PriorConfig(), "pixel", CPU) == plain
 
 
 @pytest.mark.parametrize(

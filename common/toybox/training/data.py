@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common.cameras import Cameras
+from common.cameras import Cameras, window_matrix
 from common.priors.camera_features import camera_features
 from common.prompts import view_phrase
 from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
@@ -30,8 +30,7 @@ from common.toybox.vocabulary import is_held_out, token_ids
 
 DISTANCE = 3.0
 VIEWS_OF_TOY = 2  # a toy is put up once for two pictures
-CROPS_OF_VIEW = 4
-SHARES = {"plain": 0.6, "second": 0.15, "pattern": 0.125, "pattern and second": 0.125}
+SHARES = {"plain": 0.7, "second": 0.1, "pattern": 0.1, "pattern and second": 0.1}
 """How often a caption names what beside its category and its colour."""
 
 
@@ -113,17 +112,29 @@ def draw_text(config: TrainConfig, view: View, rng: np.random.Generator) -> tupl
     return (f"{text}, {view_phrase(view.azimuth, view.elevation)}" if named else text), told
 
 
-def take_pictures(views: list[View], resolution: int) -> Tensor:
-    """Photographs of views, uint8 `[N, resolution, resolution, 3]`; neighbours share their toy."""
+def take_pictures(views: list[View], resolution: int, windows: Tensor | None = None) -> Tensor:
+    """Photographs of views, uint8 `[N, resolution, resolution, 3]`; neighbours share their toy.
+
+    windows: `[N, 4, 4]`, which part of each view is taken; see `common.cameras.window_matrix`.
+    """
     pictures, start = [], 0
     while start < len(views):
         first, stop = views[start], start + 1
         while stop < len(views) and _same_toy(first, views[stop]):
             stop += 1
         toy = make_toy(first.caption, first.instance)
-        pictures.append(photograph(toy, view_cameras(views[start:stop]), resolution))
+        part = None if windows is None else windows[start:stop]
+        pictures.append(photograph(toy, view_cameras(views[start:stop]), resolution, part))
         start = stop
     return (torch.cat(pictures).clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
+
+
+def draw_windows(resolution: int, side: int, count: int, rng: np.random.Generator) -> Tensor:
+    """`count` square windows of a view at random places, as matrices `[count, 4, 4]`."""
+    corners = rng.integers(0, resolution - side + 1, size=(count, 2)).tolist()
+    return torch.stack(
+        [window_matrix(resolution, resolution, y, x, side, side) for y, x in corners]
+    )
 
 
 def view_cameras(views: list[View]) -> Cameras:
@@ -140,26 +151,13 @@ def make_toy(caption: Caption, instance: int) -> ToyObject:
     return replace(other, caption=caption, pattern=_dots(caption.category, instance))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def _dots(category: str, instance: int) -> Pattern | None:
     return build(Caption(category, "red", None, "dotted"), instance).pattern
 
 
 def _same_toy(a: View, b: View) -> bool:
     return a.caption == b.caption and a.instance == b.instance
-
-
-def crops_of(images: Tensor, side: int, each: int, rng: np.random.Generator) -> Tensor:
-    """`each` square crops of every image at random places, `[N * each, side, side, 3]`."""
-    highest = images.shape[1] - side
-    corners = rng.integers(0, highest + 1, size=(len(images), each, 2))
-    return torch.stack(
-        [
-            image[row : row + side, col : col + side]
-            for image, places in zip(images, corners, strict=True)
-            for row, col in places
-        ]
-    )
 
 
 class Views(Dataset[Batch]):
@@ -176,20 +174,16 @@ class Views(Dataset[Batch]):
         """Batch number `index` of `count` pictures; autoencoders get crops if not `whole`."""
         config = self.config
         rng = np.random.default_rng([config.seed, self.stream, index])
-        cropped = config.kind == "vae" and not whole
-        views = draw_views(
-            config, -(-count // CROPS_OF_VIEW) if cropped else count, rng, self.held_out
-        )
+        views = draw_views(config, count, rng, self.held_out)
         told = [draw_text(config, view, rng) for view in views]
-        images = take_pictures(views, config.resolution)
+        if config.kind == "vae" and not whole:
+            windows = draw_windows(config.resolution, config.crop, count, rng)
+            images = take_pictures(views, config.crop, windows)
+        else:
+            images = take_pictures(views, config.resolution)
         known = torch.tensor([camera for _, camera in told], dtype=torch.float32)
         camera = camera_features(view_cameras(views)) * known[:, None]
         ids = torch.tensor([token_ids(text) for text, _ in told])
-        if cropped:
-            images = crops_of(images, config.crop, CROPS_OF_VIEW, rng)[:count]
-            ids, camera = (
-                rows.repeat_interleave(CROPS_OF_VIEW, 0)[:count] for rows in (ids, camera)
-            )
         return Batch(images, ids, camera)
 
 

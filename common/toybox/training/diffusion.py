@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from common.images import strip
 from common.priors.base import NoiseSchedule
 from common.priors.camera_features import camera_features
@@ -25,7 +26,12 @@ from common.toybox.training.data import (
     take_pictures,
     view_cameras,
 )
-from common.toybox.training.models import Denoiser, build_scheduler, save_denoiser
+from common.toybox.training.models import (
+    Denoiser,
+    build_scheduler,
+    load_alike,
+    save_denoiser,
+)
 from common.toybox.training.precision import autocast
 from common.toybox.training.settings import TrainConfig
 from common.toybox.vocabulary import token_ids
@@ -69,6 +75,17 @@ class DiffusionTask:
         x, ids, camera = self._examples(batch, noise)
         errors, t = velocity_errors(self.net, self.schedule, x, ids, camera, noise, self.config)
         return errors.mean(), by_band(errors.detach(), t, len(self.schedule))
+
+    def begin_with(self, folder: Path) -> None:
+        """Take over the weights of another denoiser's diffusers folder where shapes agree.
+
+        Raises UserError if none do.
+        """
+        taken = load_alike(self.net.unet, folder / "unet")
+        taken += load_alike(self.net.text, folder / "text_encoder")
+        if not taken:
+            raise UserError(f"--begin: no weights in {folder} have the shape of these networks'")
+        self.average.load_state_dict(self.net.state_dict())
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

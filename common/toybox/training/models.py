@@ -17,6 +17,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -152,6 +153,18 @@ def save_autoencoder(vae: AutoencoderKL, scale: float, folder: Path) -> None:
     vae.register_to_config(scaling_factor=scale)
     with quiet_libraries():
         vae.save_pretrained(folder, safe_serialization=True, max_shard_size=SHARD)
+
+
+def load_alike(module: nn.Module, folder: Path) -> int:
+    """Copy the weights in a component's folder that have their twin in `module`; how many did."""
+    kept = module.state_dict()
+    taken = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, value in load_file(file).items():
+            if name in kept and kept[name].shape == value.shape:
+                kept[name].copy_(value)
+                taken += 1
+    return taken
 
 
 def halved(module: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from common.device import computes_bf16
 from common.toybox.training.settings import TrainConfig
 
 
@@ -16,6 +17,4 @@ def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether a training computes in bfloat16 on this device."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
+    return computes_bf16(device)

@@ -29,7 +29,7 @@ FIXED = ("kind", "seed", "resolution", "widths", "text_width", "text_layers", "r
 KIND_DEFAULTS: dict[Kind, dict[str, Any]] = {
     "pixel": {},
     "vae": {"resolution": 512, "batch": 16, "widths": (16, 32, 64, 64), "fovy": (30.0, 40.0)},
-    "latent": {"resolution": 512, "fovy": (30.0, 40.0), "reuse": 4},
+    "latent": {"resolution": 512, "reuse": 8, "memory": 4096},
 }
 
 
@@ -49,7 +49,7 @@ class TrainConfig(Part):
     """Processes that render; null: none on the CPU, one a spare core beside a GPU."""
 
     rate: Positive = 1e-3
-    batch: Annotated[int, Field(ge=2)] = 64
+    batch: Annotated[int, Field(ge=2)] = 32
     warmup: Annotated[int, Field(ge=0)] = 200
     """Steps over which the rate rises."""
     ema: Fraction = 0.999
@@ -57,7 +57,7 @@ class TrainConfig(Part):
     """Largest norm of a step's gradient."""
 
     resolution: Annotated[int, Field(ge=16, multiple_of=8)] = 64
-    widths: Annotated[tuple[Width, ...], Field(min_length=2, max_length=6)] = (16, 32, 128, 224)
+    widths: Annotated[tuple[Width, ...], Field(min_length=2, max_length=6)] = (16, 32, 96, 160, 224)
     """Channels by level; the last level is where the U-Net attends to itself and to the text."""
     text_width: Annotated[int, Field(ge=16, multiple_of=16)] = 64
     text_layers: Count = 2
@@ -68,7 +68,7 @@ class TrainConfig(Part):
     """Vertical field of view, degrees, drawn evenly in this range."""
     instances: Annotated[int, Field(ge=0)] = 64
     """How many varied sets of proportions there are beside the canonical one."""
-    canonical_share: Fraction = 0.5
+    canonical_share: Fraction = 0.8
     """Share of the toys that have the canonical proportions."""
     caption_dropout: Fraction = 0.1
     camera_dropout: Fraction = 0.1
