@@ -204,6 +204,8 @@ class DistillationConfig(Part):
     sdi_gap: Fraction = 0.05
     hifa_weight: Annotated[float, Field(ge=0.0)] = 0.01
     hifa_steps: Count = 1
+    hifa_pixels: bool = True
+    """Decode the estimate of a latent prior, where HiFA's extra term belongs; no use to others."""
     critic: CriticConfig = CriticConfig()
 
     @model_validator(mode="after")

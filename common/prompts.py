@@ -232,6 +232,9 @@ def perp_neg_weights(cameras: Cameras, config: ViewConfig) -> tuple[list[list[in
     in front, front by -f(r) and side by -f(1 - r); behind, side by -f(r) and front by -f(r).
     The defaults vanish (below 1e-3) for the view the camera is at and grow away from it; overhead
     views have no negatives. A weight that would be positive (it would attract) is 0.
+
+    Views and signs are those of the code released with the paper (Armandpour 2023), which has
+    `w exp(-b r)` with a step to 0 near the camera's own view; shape and numbers are threestudio's.
     """
     near, _, share = view_blend(cameras, config)
     pairs: list[tuple[int, int]] = []

@@ -18,11 +18,13 @@ from common.distillation.losses import (
     Distillation,
     clip_gradient,
     distillation_gradient,
+    hifa_image_gradient,
+    hifa_residual,
 )
 from common.errors import UserError
 from common.priors.base import Prior, TextEmbedding
 from common.priors.memory import out_of_memory_advice
-from common.priors.pretrained import PretrainedPrior
+from common.priors.pretrained import PretrainedPrior, to_pixels
 from common.prompts import ViewPrompts
 from common.schedules import (
     dreamtime_timesteps,
@@ -38,7 +40,8 @@ from common.schedules import (
 class Guided:
     """loss: a scalar whose gradient is the distillation gradient, per view.
 
-    error: root mean square of that gradient in the model's own space, a number to watch.
+    error: root mean square of that gradient in the model's own space, a number to watch. HiFA's
+        gradient in pixels is not in it.
     """
 
     loss: Tensor
@@ -81,12 +84,23 @@ class Guide:
         t = self.timesteps(step, count).to(x.device)
         noise = torch.randn(x.shape).to(x)
         ctx = self.context(cameras, step)
-        gradient = distillation_gradient(self.config.loss, x, t, noise, ctx)
         limit = None if self.config.clip is None else step_schedule(self.config.clip, step)
-        gradient = clip_gradient(gradient, limit, self.config.clip_by)
+        terms = [
+            (value, clip_gradient(gradient, limit, self.config.clip_by))
+            for value, gradient in self._gradients(image, x, t, noise, ctx)
+        ]
         if self.critic is not None:
             self.critic.update(x, ctx.text, cameras, torch.default_generator)
-        return Guided((x * gradient).sum() / count, float(gradient.pow(2).mean().sqrt()))
+        loss = torch.stack([(value * gradient).sum() for value, gradient in terms]).sum() / count
+        return Guided(loss, float(terms[0][1].pow(2).mean().sqrt()))
+
+    @property
+    def decoder(self) -> PretrainedPrior | None:
+        """The prior, if the loss compares its decoded estimate with the render (HiFA's pixels)."""
+        wanted = self.config.loss == "hifa" and self.config.hifa_pixels
+        if wanted and isinstance(self.prior, PretrainedPrior) and self.prior.vae is not None:
+            return self.prior
+        return None
 
     def timesteps(self, step: int, count: int) -> Tensor:
         """The timesteps `[count]` of a step, on the CPU: drawn, or one that falls over the run."""
@@ -156,6 +170,19 @@ class Guide:
         """Put back what `tensors` gave; the checkpoint before the first step has nothing."""
         if self.critic is not None and tensors:
             self.critic.load(tensors)
+
+    def _gradients(
+        self, image: Tensor, x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What the loss looks at and its gradient with respect to that: x, and HiFA's pixels."""
+        decoder = self.decoder
+        if decoder is None:
+            return [(x, distillation_gradient(self.config.loss, x, t, noise, ctx))]
+        gradient, estimate = hifa_residual(x, t, noise, ctx)
+        pixels = to_pixels(image.to(decoder.device), decoder.resolution)
+        seen = (0.5 * pixels + 0.5).permute(0, 2, 3, 1)
+        in_pixels = hifa_image_gradient(seen, decoder.decode_image(estimate), t, ctx)
+        return [(x, gradient), (seen, in_pixels)]
 
     def _dreamtime(self) -> Tensor:
         low, high = timestep_range(self.config.t_min, self.config.t_max, 0)

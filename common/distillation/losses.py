@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, assert_never
 
 import torch
@@ -31,7 +31,13 @@ LossName = Literal["sds", "sjc", "vsd", "nfsd", "csd", "ism", "sdi", "hifa"]
 
 
 class PaperChoice(NamedTuple):
-    """The guidance scale and the weight w(t) a loss was published with."""
+    """The guidance scale and the weight w(t) a loss was published with.
+
+    Where papers and the code released with them leave room: DreamFusion's omega = 100 stands in
+    `(1 + omega) e_y - omega e_0` and is s = 101 here; SJC, VSD, NFSD, ISM and HiFA count as we do.
+    CSD's released code has w = 1 for its first stage and sigma^2 for its second; HiFA's has a
+    constant weight of the residual, our "signal".
+    """
 
     guidance_scale: float
     weight: WeightKind
@@ -156,11 +162,11 @@ def sds(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
 
 @torch.no_grad()
 def sjc(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
-    """Score Jacobian chaining: `-w(t) (D - x) / s`, s = sigma / alpha (Wang 2022, sec. 4).
+    """Score Jacobian chaining: `-w(t) (D - x) / s`, s = sigma / alpha (Wang 2022, eq. 16).
 
     D = x0_hat is the denoiser at `x_t / alpha`, the noised input of a variance-exploding model.
-    Without the variance reduction x is replaced by that noised input; the mean is the same. With
-    it, and w = 1 as published, the value equals that of SDS with w = 1.
+    Without the variance reduction x is replaced by that noised input (eq. 15); the mean is the
+    same. With it, and w = 1 as published, the value equals that of SDS with w = 1.
     """
     alpha, sigma = _levels(ctx.prior.schedule, t, x)
     x_t = alpha * x + sigma * noise
@@ -185,7 +191,7 @@ def vsd(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
 
 @torch.no_grad()
 def nfsd(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
-    """Noise-free score distillation: `w(t) [s (e_y - e_0) + d]` (Katzir 2023, sec. 4).
+    """Noise-free score distillation: `w(t) [s (e_y - e_0) + d]` (Katzir 2023, eq. 6).
 
     The domain correction d is e_0 for t < 0.2 T and e_0 - e_n above, so that no noise is left in
     it. Ours takes d = 0 above when no negative prompt is given.
@@ -203,10 +209,11 @@ def nfsd(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
 
 @torch.no_grad()
 def csd(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
-    """Classifier score distillation: `w(t) s (e_y - (1 - p) e_0 - p e_n)` (Yu 2023, sec. 3).
+    """Classifier score distillation: `w(t) s (e_y - (1 - p) e_0 - p e_n)` (Yu 2023).
 
     p = `csd_progress` goes from 0 to 1 to bring the negative prompt in; without a negative prompt
-    e_n is e_0. The scale s is 1 as published: it only scales the gradient.
+    e_n is e_0. The scale s is 1 as published: it only scales the gradient. The released code takes
+    p from 0 to 1 in its first stage and from 1 to 1/2 in its second.
     Raises ValueError for a progress outside [0, 1].
     """
     p = ctx.csd_progress
@@ -229,18 +236,20 @@ def csd(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
 
 @torch.no_grad()
 def ism(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
-    """Interval score matching: `w(t) (e^s(x_t) - e_0(x_s))` (LucidDreamer, Liang 2023, sec. 3.2).
+    """Interval score matching: `w(t) (e^s(x_t) - e_0(x_s))` (LucidDreamer, Liang 2023).
 
-    x_s with s = t - gap comes from x by DDIM inversion without the prompt, x_t from x_s by one more
-    step of it; `noise` is not used. Published: gap 50 and stride 200 of 1000, w = sigma / alpha.
+    x_s with s = t - gap comes from x by DDIM inversion with the empty prompt, whatever the negative
+    one, x_t from x_s by one more step of it; `noise` is not used. The released code has strides of
+    200 of 1000 timesteps, a gap that falls from 100 to 80, and w = sigma / alpha; our gap is 50.
     Ours takes equal steps of at most the stride for all rows, so that rows of different t share
     one call of the prior.
     """
     total = len(ctx.prior.schedule)
     s = (t - round(ctx.ism_gap * total)).clamp(min=0)
     steps = max(1, math.ceil(int(s.max()) / max(1.0, ctx.ism_stride * total)))
-    x_s = ddim_invert(x, s, steps, 0.0, ctx)
-    e_s = guided_noise(x_s, s, 0.0, ctx)
+    plain = replace(ctx, negative=None)
+    x_s = ddim_invert(x, s, steps, 0.0, plain)
+    e_s = guided_noise(x_s, s, 0.0, plain)
     x_t = ddim_step(x_s, e_s, _levels(ctx.prior.schedule, s, x), _levels(ctx.prior.schedule, t, x))
     return _weight("ism", x, t, ctx) * (guided_noise(x_t, t, _scale("ism", ctx), ctx) - e_s)
 
@@ -282,18 +291,31 @@ def sdi(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
 def hifa(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> Tensor:
     """SDS and HiFA's extra term: `w(t) [(e^s - e) + lambda (alpha / sigma)(x - x_hat)]` (Zhu 2023).
 
-    x_hat is the prior's estimate of the clean x, by `hifa_steps` steps of DDIM from x_t; lambda is
-    0.01. The paper measures the extra term in pixels: for pixel priors that is this function (in
-    the model's range [-1, 1]); for latent ones it is taken in latents here, and
-    `hifa_image_gradient` gives it in pixels where the estimate is decoded. With one step and no
-    decoder the extra term is SDS once more, lambda times. Goes with `schedules.sqrt_annealing`.
+    x_hat is the prior's estimate of the clean x, by `hifa_steps` steps of DDIM from x_t. The extra
+    term belongs in pixels. For pixel models that is this function (in their range [-1, 1]); for
+    latent ones it is the stand-in where nothing decodes, and `hifa_residual` with
+    `hifa_image_gradient` the loss itself. With one step it is SDS once more, lambda times. Goes
+    with `schedules.sqrt_annealing`.
     """
     alpha, sigma = _levels(ctx.prior.schedule, t, x)
-    scale, w = _scale("hifa", ctx), _weight("hifa", x, t, ctx)
-    x_t = alpha * x + sigma * noise
-    e_hat = guided_noise(x_t, t, scale, ctx)
-    estimate = ddim_denoise(x_t, t, ctx.hifa_steps, scale, ctx, first=e_hat)
+    e_hat, estimate = _hifa_estimate(x, t, noise, ctx)
+    w = _weight("hifa", x, t, ctx)
     return w * ((e_hat - noise) + ctx.hifa_weight * (alpha / sigma) * (x - estimate))
+
+
+@torch.no_grad()
+def hifa_residual(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> tuple[Tensor, Tensor]:
+    """HiFA's gradient in latents, `w(t) (alpha / sigma)(x - x_hat)`, and the estimate x_hat.
+
+    The part of `w' (|x - x_hat|^2 + lambda |I - I_hat|^2) / 2`, w' = w alpha / sigma, that stands
+    in x (Zhu 2023); `hifa_image_gradient` is the other. With one step it equals SDS. The released
+    code has a constant w' (w = "signal"), lambda = 0.1 and four steps, which draw fresh noise where
+    ours are deterministic; our defaults, w = sigma^2, lambda = 0.01 and one step, keep SDS as it is
+    beside the term in pixels.
+    """
+    alpha, sigma = _levels(ctx.prior.schedule, t, x)
+    _, estimate = _hifa_estimate(x, t, noise, ctx)
+    return _weight("hifa", x, t, ctx) * (alpha / sigma) * (x - estimate), estimate
 
 
 @torch.no_grad()
@@ -438,6 +460,15 @@ class ExactGaussianCritic:
         self.mean = x.mean(dim=0, keepdim=True)
         self.variance = x.var(dim=0, unbiased=False, keepdim=True)
         return 0.0
+
+
+def _hifa_estimate(x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation) -> tuple[Tensor, Tensor]:
+    """The guided noise at x_t, and the clean x that `hifa_steps` steps of DDIM make of it."""
+    alpha, sigma = _levels(ctx.prior.schedule, t, x)
+    scale = _scale("hifa", ctx)
+    x_t = alpha * x + sigma * noise
+    e_hat = guided_noise(x_t, t, scale, ctx)
+    return e_hat, ddim_denoise(x_t, t, ctx.hifa_steps, scale, ctx, first=e_hat)
 
 
 def _scale(name: LossName, ctx: Distillation) -> float:

@@ -119,6 +119,16 @@ def encode_latents(vae: Any, pixels: Tensor) -> Tensor:
     return normalise_latents(latents.float(), vae.config)
 
 
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Pixels float32 `[B, 3, H, W]` in about [-1, 1] that a VAE makes of the denoiser's latents.
+
+    latents: `[B, C, h, w]`, scaled as `encode_latents` does; it leads back to them but for what
+    the VAE loses.
+    """
+    own = restore_latents(latents, vae.config).to(vae.dtype)
+    return vae.decode(own, return_dict=False)[0].float()
+
+
 def normalise_latents(latents: Tensor, config: Any) -> Tensor:
     """From the VAE's own latents to the denoiser's, by the VAE's configuration.
 
@@ -132,6 +142,16 @@ def normalise_latents(latents: Tensor, config: Any) -> Tensor:
         mean, std = (latents.new_tensor(v).reshape(1, -1, 1, 1) for v in (mean, std))
         return (latents - mean) * scale / std
     return (latents - (config.get("shift_factor") or 0.0)) * scale
+
+
+def restore_latents(latents: Tensor, config: Any) -> Tensor:
+    """From the denoiser's latents to the VAE's own: the inverse of `normalise_latents`."""
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    scale = config.get("scaling_factor") or 1.0
+    if mean is not None and std is not None:
+        mean, std = (latents.new_tensor(v).reshape(1, -1, 1, 1) for v in (mean, std))
+        return latents * std / scale + mean
+    return latents / scale + (config.get("shift_factor") or 0.0)
 
 
 def latent_factor(vae: Any) -> int:
@@ -270,6 +290,20 @@ class PretrainedPrior(Prior):
         with out_of_memory_advice(self.options), self.computing():
             move(self.vae, self.device)
             return encode_latents(self.vae, pixels)
+
+    @torch.no_grad()
+    def decode_image(self, x: Tensor) -> Tensor:
+        """From latents `[B, C, h, w]` to images `[B, H, W, 3]` in [0, 1]; carries no gradient.
+
+        `encode_image` backwards, but for what the VAE loses; what it makes beyond [0, 1] is cut.
+        Raises ValueError for models without a VAE.
+        """
+        if self.vae is None:
+            raise ValueError(f"decode_image: {self.source} has no VAE, its x is the image itself")
+        with out_of_memory_advice(self.options), self.computing():
+            move(self.vae, self.device)
+            pixels = decode_latents(self.vae, x)
+        return (0.5 * pixels + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
 
     def predict_noise(
         self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None

@@ -23,6 +23,7 @@ from common.distillation.losses import (
     guided_noise,
     hifa,
     hifa_image_gradient,
+    hifa_residual,
     ism,
     nfsd,
     sdi,
@@ -305,6 +306,7 @@ class TrueViewPrior(Prior):
         return ramp * (1.0 + camera.azimuth.double()[:, None, None, None])
 
     def predict_noise(self, x_t, t, text, camera=None):
+        assert camera is not None
         alpha, sigma = (part.to(x_t) for part in self.schedule.at(t))
         return (x_t - alpha * self.view(camera)) / sigma
 
@@ -393,6 +395,18 @@ def test_ism_equals_the_scalar_loop() -> None:
     assert other_noise == found
 
 
+def test_ism_inverts_with_the_empty_prompt_whatever_the_negative_one() -> None:
+    t, x = torch.tensor([130, 55]), column(0.4, -0.9)
+    negative = TWO.encode_text(["n", "n"])
+    for scale in (1.0, 7.5):
+        ctx = context(2, guidance_scale=scale)
+        change = ism(x, t, x, replace(ctx, negative=negative)) - ism(x, t, x, ctx)
+        for row in range(2):  # only e_0 in e^s(x_t) gives way to e_n
+            a, s, d = level(int(t[row]))
+            expected = s / a * (1.0 - scale) * s * a * (M0 - MN) / d
+            assert float(change[row]) == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
 def test_sdi_by_inversion_equals_the_scalar_loop() -> None:
     t, x = torch.tensor([139, 50]), column(0.4, -0.9)
     found = sdi(x, t, column(9.0, 9.0), context(2)).flatten().tolist()
@@ -457,6 +471,11 @@ def test_hifa_adds_the_residual_of_the_denoised_estimate() -> None:
         estimate = (y - s1 * scalar_noise(y, round(end / 3), 3.0)) / a1
         expected = 0.5 * s * s * a / s * (float(x[row]) - estimate)
         assert float(several[row]) == pytest.approx(expected, rel=1e-5)
+        residual, found = hifa_residual(x, t, noise, replace(ctx, hifa_steps=3))
+        assert float(residual[row]) == pytest.approx(2.0 * expected, rel=1e-5)
+        assert float(found[row]) == pytest.approx(estimate, rel=1e-5)
+    single, _ = hifa_residual(x, t, noise, ctx)
+    torch.testing.assert_close(single, plain, rtol=1e-6, atol=1e-9)
 
 
 def test_hifa_in_pixels_descends_to_the_estimate() -> None:

@@ -6,23 +6,32 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.cameras import Cameras, orbit
 from common.config import DistillationConfig, PromptConfig, build_config
 from common.distillation import prepare
 from common.distillation.guide import Guide
-from common.distillation.losses import LossName, clip_gradient, distillation_gradient
+from common.distillation.losses import LossName, clip_gradient, distillation_gradient, hifa
 from common.distillation.prepare import prepare_guide
 from common.errors import UserError
 from common.priors.base import Prior, TextEmbedding
 from common.priors.choose import view_config
 from common.priors.exact import ExactPrior
-from common.priors.pretrained import PretrainedPrior
+from common.priors.loading import LoadOptions
+from common.priors.pretrained import (
+    LoadedPipeline,
+    PretrainedPrior,
+    decode_latents,
+    encode_latents,
+    to_pixels,
+)
 from common.prompts import ViewPrompts, perp_neg_weights
 from common.runs import Run
 from common.schedules import cosine_schedule, dreamtime_timesteps, sqrt_annealing
@@ -152,6 +161,7 @@ def test_gradients_are_clipped_by_the_schedule_of_the_step() -> None:
                 image.requires_grad_()
                 torch.manual_seed(step)
                 guide(image, THREE, step).loss.backward()
+                assert image.grad is not None
                 grads.append(3 * image.grad)
             torch.testing.assert_close(grads[1], clip_gradient(grads[0], limit, by))
             assert (grads[0] - grads[1]).abs().max() > 0.1
@@ -222,6 +232,190 @@ def test_every_loss_runs_on_the_exact_prior(loss: LossName) -> None:
     assert float((away.permute(0, 2, 3, 1) * image.grad).sum()) > 0
 
 
+# -- HiFA's pixels ---------------------------------------------------------------------------------
+
+
+class LinearVAE(nn.Module):
+    """Encodes to 0.7 times the mean of 2 x 2 pixels, decodes a latent to 4 pixels 0.6 z + 0.05."""
+
+    dtype = torch.float32
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__()
+        self.config = config or {"scaling_factor": 0.5, "shift_factor": 0.1}
+        self.decoded: list[Tensor] = []
+        self.autocast: list[bool] = []
+
+    def encode(self, pixels: Tensor) -> Any:
+        return SimpleNamespace(latents=0.7 * F.avg_pool2d(pixels, 2))
+
+    def decode(self, z: Tensor, return_dict: bool) -> tuple[Tensor]:
+        assert not torch.is_grad_enabled()
+        assert not return_dict
+        self.decoded.append(z)
+        self.autocast.append(torch.is_autocast_enabled("cpu"))
+        return (0.6 * z.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0.05,)
+
+
+class Decoding(PretrainedPrior):
+    """A latent prior of 8 x 8 pixels and, without a VAE, a pixel prior; its noise is `voice`'s."""
+
+    schedule, resolution, family = cosine_schedule(100), 8, "sd"
+
+    def __init__(self, vae: nn.Module | None) -> None:
+        pipeline = SimpleNamespace(vae=vae)
+        options = LoadOptions(source="fake")
+        loaded = LoadedPipeline(pipeline, "fake", None, options, CPU, torch.float32)
+        super().__init__(loaded, nn.Identity(), "epsilon")
+        self.space = "pixel" if vae is None else "latent"
+
+    def encode_text(self, prompts):
+        return TextEmbedding(tuple(prompts), {"row": torch.arange(len(prompts))})
+
+    def text_limits(self):
+        return []
+
+    def embed(self, prompts, device):
+        return {}
+
+    def denoise(self, x_t, t, text, camera=None):
+        return torch.stack([voice(p, x_t.shape[1:]) for p in text.prompts])
+
+
+def hifa_of(prior: Prior, **config: Any) -> Guide:
+    return guide_of(prior, loss="hifa", guidance_scale=1.0, t_min=0.4, t_max=0.4, **config)
+
+
+def judged(guide: Guide, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of the loss with respect to the image, the loss, and the noise that was drawn."""
+    image = image.clone().requires_grad_()
+    torch.manual_seed(7)
+    guided = guide(image, THREE, 0)
+    guided.loss.backward()
+    torch.manual_seed(7)
+    torch.randint(0, 9, (3,))  # the guide draws its timesteps first
+    shape = guide.prior.encode_image(image).shape
+    assert image.grad is not None
+    return image.grad, guided.loss.detach(), torch.randn(shape)
+
+
+def images(side: int) -> Tensor:
+    return torch.rand(3, side, side, 3, generator=torch.Generator().manual_seed(1))
+
+
+def test_hifa_compares_the_decoded_estimate_with_the_render() -> None:
+    """Both parts of the gradient written out, latents' and pixels', on a VAE one can invert."""
+    vae, image = LinearVAE(), images(8)
+    guide = hifa_of(Decoding(vae), hifa_weight=0.3)
+    grad, _, noise = judged(guide, image)
+    a, s = float(guide.prior.schedule.alpha[40]), float(guide.prior.schedule.sigma[40])
+    w = s * s * a / s  # w(t) = sigma^2, times alpha / sigma
+    pixels = 2 * image.permute(0, 3, 1, 2) - 1
+    x = 0.5 * (0.7 * F.avg_pool2d(pixels, 2) - 0.1)
+    for row, text in enumerate(("front", "back", "side")):
+        e = voice(f"a red chair, {text} view", (3, 4, 4))
+        estimate = (a * x[row] + s * noise[row] - s * e) / a
+        decoded = 0.6 * (estimate / 0.5 + 0.1) + 0.05
+        shown = (0.5 * decoded + 0.5).clamp(0, 1)
+        assert bool((shown != 0.5 * decoded + 0.5).any())  # the clamp is at work
+        wide = [
+            v.repeat_interleave(2, 1).repeat_interleave(2, 2) for v in (x[row] - estimate, shown)
+        ]
+        in_latents = 2 * 0.7 * 0.25 * 0.5 * w * wide[0]  # d x / d image of 2 x 2 pixels a latent
+        in_pixels = 0.3 * w * (image[row].permute(2, 0, 1) - wide[1])
+        torch.testing.assert_close(
+            grad[row].permute(2, 0, 1), (in_latents + in_pixels) / 3, rtol=1e-4, atol=1e-6
+        )
+    assert len(vae.decoded) == 1
+
+
+def test_hifa_steps_towards_the_decoded_estimate() -> None:
+    """A step down the pixel part alone brings the render nearer, at another size as well."""
+    for side in (8, 20):
+        prior, image = Decoding(LinearVAE()), images(side)
+        with_pixels, without = (
+            judged(hifa_of(prior, hifa_weight=weight), image)[0] for weight in (0.5, 0.0)
+        )
+        down = without - with_pixels
+        x, t = prior.encode_image(image), torch.full((3,), 40)
+        _, _, noise = judged(hifa_of(prior), image)
+        guide = hifa_of(prior)
+        e = prior.predict_noise(x, t, guide.prompts.rows(THREE))
+        alpha, sigma = prior.schedule.at(t)
+        goal = prior.decode_image((alpha * x + sigma * noise - sigma * e) / alpha)
+        far = [
+            0.5 * to_pixels(picture, 8).permute(0, 2, 3, 1) + 0.5 - goal
+            for picture in (image, image + 0.1 * down)
+        ]
+        assert float(far[1].square().sum()) < float(far[0].square().sum())
+        assert bool((down.abs().amax(dim=(1, 2, 3)) > 1e-4).all())
+
+
+def test_hifa_without_pixels_decodes_nothing() -> None:
+    vae, image = LinearVAE(), images(8)
+    guide = hifa_of(Decoding(vae), hifa_pixels=False, hifa_weight=0.3, hifa_steps=2)
+    grad, loss, noise = judged(guide, image)
+    assert vae.decoded == []
+    image = image.clone().requires_grad_()
+    x = guide.prior.encode_image(image)
+    gradient = hifa(x.detach(), torch.full((3,), 40), noise, guide.context(THREE, 0))
+    expected = (x * gradient).sum() / 3
+    expected.backward()
+    assert torch.equal(loss, expected.detach())
+    assert image.grad is not None
+    assert torch.equal(grad, image.grad)
+
+
+@pytest.mark.parametrize("prior", [Decoding(None), Speaking()])
+def test_hifa_on_pixels_is_not_counted_twice(prior: Prior) -> None:
+    image = images(prior.resolution)
+    on, off = (judged(hifa_of(prior, hifa_pixels=pixels), image) for pixels in (True, False))
+    assert all(torch.equal(a, b) for a, b in zip(on, off, strict=True))
+
+
+def test_no_other_loss_decodes() -> None:
+    vae = LinearVAE()
+    for loss in LOSSES:
+        if loss not in ("vsd", "hifa"):
+            guide_of(Decoding(vae), loss=loss, t_max=0.6)(images(8), THREE, 0)
+    assert vae.decoded == []
+
+
+def test_the_limit_holds_for_both_of_hifas_gradients() -> None:
+    image, limit = images(8), 1e-3
+    guide = hifa_of(Decoding(LinearVAE()), clip=limit, clip_by="value", hifa_weight=50.0)
+    grad, _, _ = judged(guide, image)
+    assert float(3 * grad.abs().max()) == pytest.approx(limit * (1 + 0.175), rel=1e-3)
+
+
+def test_decoding_leads_back_and_computes_as_encoding_does() -> None:
+    pixels = torch.rand(2, 3, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    statistics = {"latents_mean": [0.1, -0.2, 0.3], "latents_std": [0.5, 2.0, 1.5]}
+    for config in ({}, {"scaling_factor": 3.0}, {**statistics, "scaling_factor": 3.0}):
+        vae = LinearVAE(**config)
+        with torch.no_grad():
+            back = decode_latents(vae, encode_latents(vae, pixels))
+        torch.testing.assert_close(back, 0.6 * 0.7 * pixels + 0.05)
+    prior = Decoding(vae := LinearVAE())
+    prior.autocast = True
+    image = prior.decode_image(torch.randn(2, 3, 4, 4))
+    assert image.shape == (2, 8, 8, 3)
+    assert vae.autocast == [True]
+    with pytest.raises(ValueError, match="no VAE"):
+        Decoding(None).decode_image(torch.zeros(1, 3, 8, 8))
+
+
+def test_decoding_out_of_memory_names_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = Decoding(LinearVAE())
+
+    def full(z: Tensor, return_dict: bool) -> None:
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(prior.vae, "decode", full)
+    with pytest.raises(UserError, match="checkpoint_vae"):
+        prior.decode_image(torch.zeros(1, 3, 4, 4))
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
@@ -266,6 +460,7 @@ def test_texts_are_embedded_once_a_run(
     first = prepare_guide(run, "coarse", CPU)
     kept = list(run.coarse.glob("text-*.safetensors"))
     assert len(kept) == 1
+    assert isinstance(first.prior, PretrainedPrior)
     assert first.prior.pipeline.text_encoder is None  # freed
     loads: list[bool] = []
     real = prepare.load_pretrained
