@@ -488,17 +488,36 @@ def test_a_network_that_knows_the_image_has_no_velocity_error() -> None:
             alpha, sigma = schedule.at(t)
             return (alpha * x_t - x) / sigma  # v of x_t = alpha x + sigma eps
 
-    errors, t = diffusion.velocity_errors(
+    errors = diffusion.velocity_errors(
         Oracle(),  # pyright: ignore[reportArgumentType]
         schedule,
         x,
+        torch.tensor([1, 400, 700, 998]),
         torch.zeros(4, 16),
         torch.zeros(4, 12),
         torch.Generator().manual_seed(0),
         settings,
     )
+    assert errors.shape == (4,)
     assert float(errors.max()) < 1e-4
-    assert t.shape == (4,)
+
+
+def test_a_skew_draws_more_of_the_high_noise_levels() -> None:
+    noise = torch.Generator().manual_seed(0)
+    t = diffusion.stratified_timesteps(4000, 1000, noise, skew=1.0)
+    # A density of 2t has a quarter of its mass below one half, and its mean at 2/3.
+    assert abs(float((t < 500).double().mean()) - 0.25) < 0.005
+    assert abs(float(t.double().mean()) / 1000 - 2 / 3) < 0.005
+
+
+def test_errors_at_little_noise_count_as_those_of_the_clean_image() -> None:
+    schedule = diffusion.diffusion_schedule(models.build_scheduler(clip=True))[0]
+    t = torch.tensor([50, 300, 900])
+    alpha, sigma = (level.flatten() for level in schedule.at(t))
+    found = diffusion.snr_weights(schedule, t, cap=5.0)
+    assert float((alpha[0] / sigma[0]) ** 2) > 5.0
+    torch.testing.assert_close(found[0], 5.0 / (1.0 + (alpha[0] / sigma[0]) ** 2))
+    assert found[1:].tolist() == [1.0, 1.0]
 
 
 def test_sampling_with_a_network_that_knows_the_images_is_guided_beyond_them() -> None:

@@ -73,8 +73,10 @@ class DiffusionTask:
     def loss(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error of the velocity, and its parts by fifths of the noise levels."""
         x, ids, camera = self._examples(batch, noise)
-        errors, t = velocity_errors(self.net, self.schedule, x, ids, camera, noise, self.config)
-        return errors.mean(), by_band(errors.detach(), t, len(self.schedule))
+        t = stratified_timesteps(len(x), len(self.schedule), noise, self.config.noise_skew)
+        errors = velocity_errors(self.net, self.schedule, x, t, ids, camera, noise, self.config)
+        weights = snr_weights(self.schedule, t, self.config.snr_cap)
+        return (weights * errors).mean(), by_band(errors.detach(), t, len(self.schedule))
 
     def begin_with(self, folder: Path) -> None:
         """Take over the weights of another denoiser's diffusers folder where shapes agree.
@@ -96,8 +98,9 @@ class DiffusionTask:
             batch = views.draw(0, self.config.eval_views).to(self.device)
             noise = torch.Generator(self.device).manual_seed(stream)
             x = self.encode(batch.unit())
-            errors, t = velocity_errors(
-                self.average, self.schedule, x, batch.ids, batch.camera, noise, self.config
+            t = stratified_timesteps(len(x), len(self.schedule), noise)
+            errors = velocity_errors(
+                self.average, self.schedule, x, t, batch.ids, batch.camera, noise, self.config
             )
             scores[name] = float(errors.mean())
             bands = by_band(errors, t, len(self.schedule))
@@ -181,33 +184,47 @@ def velocity_errors(
     net: Denoiser,
     schedule: NoiseSchedule,
     x: Tensor,
+    t: Tensor,
     ids: Tensor,
     camera: Tensor,
     noise: torch.Generator,
     config: TrainConfig,
-) -> tuple[Tensor, Tensor]:
-    """Squared errors `[B]` of the predicted velocity at random timesteps, and those `[B]`.
+) -> Tensor:
+    """Squared errors `[B]` of the predicted velocity of clean `x` noised to timesteps `[B]`.
 
-    The target is `v = alpha eps - sigma x` (Salimans and Ho 2022, appendix D), every example
-    weighted alike.
+    The target is `v = alpha eps - sigma x` (Salimans and Ho 2022, appendix D).
     """
-    t = stratified_timesteps(len(x), len(schedule), noise)
     eps = torch.randn(x.shape, generator=noise, device=x.device)
     alpha, sigma = schedule.at(t)
     with autocast(config, x.device):
         v = net(alpha * x + sigma * eps, t, ids, camera)
-    return (v.float() - (alpha * eps - sigma * x)).square().mean(dim=(1, 2, 3)), t
+    return (v.float() - (alpha * eps - sigma * x)).square().mean(dim=(1, 2, 3))
 
 
-def stratified_timesteps(count: int, total: int, noise: torch.Generator) -> Tensor:
-    """Timesteps int64 `[count]`, one from each of `count` equal parts of [0, total), in any order.
+def snr_weights(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
+    """Weights `[B]` of the errors at timesteps `[B]`: 1, less where there is little noise.
 
-    Every step then sees all noise levels, which takes most of the noise out of its loss.
+    Below a signal-to-noise ratio of `cap` the loss is the velocity's own; above it the error of the
+    clean x, which is the velocity's times 1/(SNR + 1), counts `cap` times at most: as Min-SNR (Hang
+    2023) limits it there, though not at the noisy end, where the toys' shapes are learned.
+    """
+    alpha, sigma = (level.flatten() for level in schedule.at(t))
+    return (cap * sigma**2 / (alpha**2 + sigma**2)).clamp(max=1.0)
+
+
+def stratified_timesteps(
+    count: int, total: int, noise: torch.Generator, skew: float = 0.0
+) -> Tensor:
+    """Timesteps int64 `[count]`, one from each of `count` parts of [0, total), in any order.
+
+    The parts are equally likely under a density that grows as `t^skew`. Every step then sees all
+    noise levels, which takes most of the noise out of its loss.
     """
     device = noise.device
     part = torch.randperm(count, generator=noise, device=device)
     within = torch.rand(count, generator=noise, device=device, dtype=torch.float64)
-    return ((part + within) * (total / count)).long().clamp_max(total - 1)
+    share = ((part + within) / count) ** (1.0 / (1.0 + skew))
+    return (share * total).long().clamp_max(total - 1)
 
 
 def by_band(errors: Tensor, t: Tensor, total: int) -> dict[str, Tensor]:

@@ -75,6 +75,10 @@ class TrainConfig(Part):
     """Share of the views of which the network isn't told the camera; the text names them then."""
     named_views: Fraction = 0.2
     """Share of the views whose text names them though the camera is told."""
+    noise_skew: Annotated[float, Field(ge=0.0)] = 0.5
+    """How much oftener high noise levels are drawn: their density is the level to this power."""
+    snr_cap: Positive = 5.0
+    """Above which signal-to-noise ratio errors count less; see `diffusion.snr_weights`."""
     crop: Annotated[int, Field(ge=16, multiple_of=8)] = 128
     """Side of the crops that the autoencoder learns from."""
     reuse: Count = 1
