@@ -12,6 +12,8 @@ from common.errors import UserError
 from common.files import write_whole
 from common.handoff import RESULT, handed_off, read_result
 from common.priors.choose import STAGES, Stage, check_prompts, with_absolute_paths
+from common.priors.loading import SUITED
+from common.progress import say
 from common.runs import Run, open_or_create, open_run
 
 
@@ -28,9 +30,13 @@ def begin(
 ) -> Run:
     """The run of a prompt: new, or the one that the same settings began before.
 
-    Everything that can be wrong with the input is found out before a folder is made. LoRAs belong
-    to the fine stage's model, and to the coarse stage's where both have the same.
+    Everything that can be wrong with the input is found out before a folder is made. Without a
+    `config`, a prior that has one of its own (`SUITED`) takes that, others the default one. LoRAs
+    belong to the fine stage's model, and to the coarse stage's where both have the same.
     """
+    if config is None and prior in SUITED:
+        config = SUITED[prior]
+        say(f"configuration: {config}, which is made for {prior}; --config chooses another")
     pairs = [*_prior_pairs(STAGES, "name", prior), *_prior_pairs(STAGES, "vram", vram)]
     pairs += settings or []
     built = build_config(prompt, config, pairs, seed=seed, device=device)

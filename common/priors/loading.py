@@ -56,6 +56,13 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 EMBEDDED: Mapping[str, Path] = {f"toybox-{space}": WEIGHTS / space for space in ("pixel", "latent")}
 """The models that come with the program."""
+SUITED: Mapping[str, str] = {
+    **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
+    "sdxl": "sdxl",
+    **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
+    **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
+}
+"""The configuration that is made for an alias, where it can guide both stages."""
 SUPPORTED = "DeepFloyd IF stage 1 and other pixel U-Nets, Stable Diffusion 1, 2, 3, SDXL, FLUX"
 INSTALL = "pip install diffusers transformers accelerate safetensors"
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from common.begin import begin
 from common.config import (
     PriorConfig,
     PromptConfig,
@@ -27,7 +28,7 @@ from common.priors.choose import (
     view_config,
     with_absolute_paths,
 )
-from common.priors.loading import ALIASES, LoadOptions
+from common.priors.loading import ALIASES, SUITED, LoadOptions
 from common.prompts import CONFLICTING_WORDS, PHRASES, ViewConfig
 from tests.reference.tiny_models import build
 
@@ -227,3 +228,22 @@ def flat(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tup
             yield from flat(value, (*path, key))
         else:
             yield (*path, key), value
+
+
+@pytest.mark.parametrize(
+    ("prior", "config", "views"),
+    [("sd15", None, 4), ("sdxl", None, 2), ("sdxl", "magic3d-sd15", 4), ("exact", None, 2)],
+)
+def test_an_alias_brings_its_configuration(
+    prior: str, config: str | None, views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.begin.check_prompts", lambda *_: None)  # nothing is fetched
+    run = begin("a corgi", config, None, prior, out=str(tmp_path / "run"))
+    assert (run.config.fine.prior.name, run.config.fine.views) == (prior, views)
+
+
+def test_every_alias_configuration_exists_and_names_a_prior_of_its_kind() -> None:
+    for alias, name in SUITED.items():
+        assert alias in ALIASES
+        chosen = build_config("x", name)
+        assert SUITED[chosen.coarse.prior.name] == SUITED[chosen.fine.prior.name] == name
