@@ -26,7 +26,7 @@ from common.priors.pretrained import quiet_libraries
 from common.toybox.training.settings import TrainConfig
 from common.toybox.vocabulary import END, LENGTH, START, build_tokenizer, token_count, word_ids
 
-LATENT_CHANNELS, GROUPS, HEAD = 4, 8, 32
+LATENT_CHANNELS, GROUPS, HEAD, CAMERA_GAIN = 4, 8, 32, 4.0
 SHARD = "15MB"
 
 
@@ -54,7 +54,7 @@ def build_unet(config: TrainConfig) -> UNet2DConditionModel:
     """A plain U-Net, one residual block a level."""
     channels = LATENT_CHANNELS if config.kind == "latent" else 3
     plain = len(config.widths) - 1
-    return UNet2DConditionModel(
+    unet: Any = UNet2DConditionModel(
         sample_size=config.side,
         in_channels=channels,
         out_channels=channels,
@@ -66,12 +66,16 @@ def build_unet(config: TrainConfig) -> UNet2DConditionModel:
         down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",),
         up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * plain,
         cross_attention_dim=config.text_width,
+        time_embedding_dim=config.embedding,
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
         class_embed_type="projection",
         projection_class_embeddings_input_dim=FEATURES,
         resnet_time_scale_shift="scale_shift",
     )
+    # Twelve inputs start out as a whisper beside time and text, and are then not heard for long.
+    unet.class_embedding.linear_1.weight.data.mul_(CAMERA_GAIN)
+    return unet
 
 
 def build_text_encoder(config: TrainConfig) -> CLIPTextModel:

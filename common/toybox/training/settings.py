@@ -25,7 +25,17 @@ Degrees = tuple[Positive, Positive]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
 
 FILE = "training.json"
-FIXED = ("kind", "seed", "resolution", "widths", "text_width", "text_layers", "reuse", "memory")
+FIXED = (
+    "kind",
+    "seed",
+    "resolution",
+    "widths",
+    "embedding",
+    "text_width",
+    "text_layers",
+    "reuse",
+    "memory",
+)
 KIND_DEFAULTS: dict[Kind, dict[str, Any]] = {
     "pixel": {},
     "vae": {"resolution": 512, "batch": 16, "widths": (16, 32, 64, 64), "fovy": (30.0, 40.0)},
@@ -59,6 +69,8 @@ class TrainConfig(Part):
     resolution: Annotated[int, Field(ge=16, multiple_of=8)] = 64
     widths: Annotated[tuple[Width, ...], Field(min_length=2, max_length=6)] = (16, 32, 96, 160, 224)
     """Channels by level; the last level is where the U-Net attends to itself and to the text."""
+    embedding: Annotated[int, Field(ge=16, multiple_of=8)] = 512
+    """Width of the sum of time, text and camera that every block is told."""
     text_width: Annotated[int, Field(ge=16, multiple_of=16)] = 64
     text_layers: Count = 2
     kl: Annotated[float, Field(ge=0.0)] = 1e-4
