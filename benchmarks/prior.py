@@ -1,0 +1,159 @@
+"""What the embedded prior knows: samples, the error by noise level, and what four seeds make of it.
+
+    python benchmarks/prior.py samples   # docs/images/prior-samples.png
+    python benchmarks/prior.py errors    # a table into RESULTS.md
+    python benchmarks/prior.py seeds     # docs/images/prior-seeds.png and a table; about 10 minutes
+
+`--pixel FOLDER` and `--latent FOLDER` look at other weights than those that come with the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from results import table, write_section
+from torch import Tensor
+
+from coarse.train import run_coarse
+from common.begin import begin
+from common.cameras import orbit
+from common.images import save_strip
+from common.priors.loading import LoadOptions, load_prior
+from common.priors.pretrained import PretrainedPrior
+from common.runs import Run
+from common.toybox.grammar import CATEGORIES, COLORS, Caption
+from common.toybox.knowledge import denoised, psnr_of, sample, true_views
+from common.toybox.likeness import diversity
+from common.toybox.score import unlit_views
+from common.toybox.training.data import View, draw_caption
+from common.toybox.vocabulary import HELD_OUT_COLORS
+from fine.evaluate import evaluate_run, textured
+from fine.train import first_model
+
+SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
+FOVY = math.radians(40.0)
+VIEWS = 64
+SEED_CAPTION = "a brown bear"
+SCHEDULES = {
+    "narrowing": [],
+    "wide": ["coarse.distillation.t_min=0.02", "coarse.distillation.t_max=0.98"],
+}
+
+
+def main() -> None:
+    """Do what is asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=("samples", "errors", "seeds"))
+    parser.add_argument("--pixel", default="toybox-pixel")
+    parser.add_argument("--latent", default="toybox-latent")
+    parser.add_argument("--runs", type=Path, default=Path("runs/prior-seeds"))
+    options = parser.parse_args()
+    if options.what == "seeds":
+        seeds(options)
+        return
+    priors = {name: load_prior(LoadOptions(source=getattr(options, name))) for name in KINDS}
+    if options.what == "samples":
+        samples(priors["pixel"])
+    else:
+        write_section("prior.py errors", errors(priors))
+
+
+KINDS = ("pixel", "latent")
+
+
+def samples(prior: PretrainedPrior) -> None:
+    """A sheet: every category as it is, as sampled seen and held out, told the camera or not."""
+    colors = list(COLORS)
+    rows: list[Tensor] = []
+    for index, category in enumerate(CATEGORIES):
+        hidden = HELD_OUT_COLORS[category][0]
+        shown = next(c for c in colors[index % len(colors) :] + colors if c != hidden)
+        views = [
+            View(Caption(category, color), 0, azimuth, 0.35, FOVY)
+            for color, azimuth in ((shown, 0.6), (hidden, 0.6))
+        ]
+        truth = true_views(views, prior.resolution)
+        told, blind = sample(prior, views), sample(prior, views, told=False)
+        rows.append(torch.stack([truth[0], told[0], blind[0], truth[1], told[1], blind[1]]))
+    save_strip(torch.cat(rows), Path("docs/images/prior-samples.png"), columns=24)
+
+
+def errors(priors: dict[str, PretrainedPrior]) -> str:
+    """The table of errors by noise level, for seen and held-out captions, told and blind."""
+    header = ["noise level", *(f"{k}, {c}" for k in KINDS for c in ("seen", "held out", "blind"))]
+    cells: dict[float, list[str]] = {share: [f"{share:g}"] for share in SHARES}
+    for prior in priors.values():
+        for held_out, told in ((False, True), (True, True), (False, False)):
+            views = drawn(VIEWS if prior.space == "pixel" else VIEWS // 4, held_out)
+            images = true_views(views, prior.resolution)
+            for share in SHARES:
+                found, true = denoised(prior, images, views, share, told)
+                cells[share].append(f"{decibels(found, true):.1f}")
+    body = (
+        f"The mean PSNR (dB) of what the network takes noised views for, one step, no guidance: "
+        f"views of canonical toys from all over the sphere, {VIEWS} for the pixel prior, "
+        f"{VIEWS // 4} for the latent one. The exact prior knows the answer and gives it at every "
+        f"noise level. For the pixel prior the peak is white against black; latents have no peak, "
+        f"there it is the ratio of their own power to the error's.\n\n"
+        f"{table(header, list(cells.values()))}"
+    )
+    print(body)
+    return body
+
+
+def decibels(found: Tensor, true: Tensor) -> float:
+    """Mean PSNR; in the three channels of an image the peak is 2, in latents their own power."""
+    peak = 2.0 if true.shape[1] == 3 else float(true.square().mean().sqrt())
+    return float(psnr_of(found, true, peak).mean())
+
+
+def drawn(count: int, held_out: bool) -> list[View]:
+    """Views of canonical toys, evenly over the sphere, the same ones at every call."""
+    rng = np.random.default_rng(7)
+    views = []
+    for _ in range(count):
+        caption = draw_caption(rng, held_out)
+        height = math.asin(rng.uniform(-1.0, 1.0))
+        views.append(View(caption, 0, rng.uniform(-math.pi, math.pi), height, FOVY))
+    return views
+
+
+def seeds(options: argparse.Namespace) -> None:
+    """Four seeds of one caption under two schedules: pictures, and how much they differ."""
+    rows, cells = [], []
+    for name, settings in SCHEDULES.items():
+        runs = [seed_run(options, name, seed, settings) for seed in range(4)]
+        views = torch.stack([seed_views(run) for run in runs])  # [4, 3, H, W, 3]
+        scores = [evaluate_run(run, "handoff") for run in runs]
+        f_scores = "  ".join(f"{s.f_score:.3f}" for s in scores)
+        ious = "  ".join(f"{s.iou:.3f}" for s in scores)
+        cells.append([name, f_scores, ious, f"{diversity(views):.3f}"])
+        rows.append(views.flatten(0, 1))
+    save_strip(torch.cat(rows), Path("docs/images/prior-seeds.png"), columns=12)
+    header = ["schedule", "F-score of four seeds", "IoU", "diversity"]
+    body = f'"{SEED_CAPTION}" after the hand-off, four seeds each.\n\n{table(header, cells)}'
+    print(body)
+    write_section("prior.py seeds", body)
+
+
+def seed_run(options: argparse.Namespace, name: str, seed: int, settings: list[str]) -> Run:
+    """The finished coarse stage of one seed."""
+    folder = options.runs / f"{name}-{seed}"
+    pairs = [f"coarse.prior={options.pixel}", *settings]
+    run = begin(SEED_CAPTION, None, pairs, None, seed=seed, out=str(folder))
+    run_coarse(run)
+    return run
+
+
+def seed_views(run: Run) -> Tensor:
+    """Three views of the mesh that the hand-off made."""
+    cameras = orbit(8)[torch.tensor([1, 3, 6])]
+    return unlit_views(textured(first_model(run)), cameras, 160)[0]
+
+
+if __name__ == "__main__":
+    main()
