@@ -39,7 +39,7 @@ def train_prior(
     vae: for latent, the autoencoder's diffusers folder or the folder of its training.
     begin: for a new training of pixel or latent, a diffusers folder (or the folder of a training)
         whose weights it begins with, where their shapes are the same: what a pixel prior knows of
-        the toybox serves a latent one.
+        the toybox serves a latent one, and what one for smaller images knows, a larger one.
     settings: `key=value` texts; see `TrainConfig`. Raises UserError for anything that can't be.
     """
     folder = Path(out or f"runs/prior-{kind}").expanduser()

@@ -264,6 +264,23 @@ def test_a_latent_training_begins_with_what_a_pixel_one_knows(
         train_prior("vae", str(tmp_path / "new"), images=4, begin=str(trained["pixel"]))
 
 
+def test_a_network_grows_around_one_for_smaller_images(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    small = load_file(next((trained["pixel"] / "model" / "unet").glob("*.safetensors")))
+    net = models.Denoiser(config(resolution=32, widths=(8, 8, 16), text_width=16, text_layers=1))
+    taken = models.load_alike(net.unet, trained["pixel"] / "model" / "unet")
+    grown = net.unet.state_dict()
+    inner = [n for n in small if n.startswith(("mid_block.", "up_blocks.0.", "down_blocks.1."))]
+    assert len(inner) > 40
+    for name in inner:
+        twin = name.replace("down_blocks.1.", "down_blocks.2.")
+        assert torch.equal(grown[twin], small[name].float()), name
+    outermost = "down_blocks.0.resnets.0.conv1.weight"
+    assert not torch.equal(grown[outermost], small[outermost].float())
+    assert taken >= len(inner)
+
+
 def test_the_folders_load_with_plain_diffusers(trained: dict[str, Path]) -> None:
     from diffusers import AutoencoderKL, DiffusionPipeline
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -160,15 +163,37 @@ def save_autoencoder(vae: AutoencoderKL, scale: float, folder: Path) -> None:
 
 
 def load_alike(module: nn.Module, folder: Path) -> int:
-    """Copy the weights in a component's folder that have their twin in `module`; how many did."""
+    """Copy the weights in a component's folder that have their twin in `module`; how many did.
+
+    A U-Net of fewer levels, for smaller images, becomes the inner levels of `module`.
+    """
     kept = module.state_dict()
+    outer = len(_levels(kept)) - len(_levels(_names(folder)))
     taken = 0
     for file in sorted(folder.glob("*.safetensors")):
         for name, value in load_file(file).items():
-            if name in kept and kept[name].shape == value.shape:
-                kept[name].copy_(value)
+            twin = _LEVEL.sub(lambda found: f"down_blocks.{int(found[1]) + outer}.", name)
+            if twin in kept and kept[twin].shape == value.shape:
+                kept[twin].copy_(value)
                 taken += 1
     return taken
+
+
+# The way up counts from the innermost level, so that its numbers stay.
+_LEVEL = re.compile(r"^down_blocks\.(\d+)\.")
+
+
+def _levels(names: Iterable[str]) -> set[str]:
+    """The numbers of the levels that parameters' names speak of; empty for what is no U-Net."""
+    return {found[1] for name in names if (found := _LEVEL.match(name))}
+
+
+def _names(folder: Path) -> list[str]:
+    names: list[str] = []
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names += tensors.keys()
+    return names
 
 
 def halved(module: Any) -> Any:
