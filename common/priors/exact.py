@@ -31,6 +31,7 @@ TIMESTEPS = 1000
 PIXEL_RESOLUTION, LATENT_RESOLUTION = 64, 512
 BLOCK = 8  # pixels of an image to one latent cell, as in Stable Diffusion's autoencoder
 _ANYTHING = 8  # captions that stand for the empty prompt
+KEPT = 32  # views that are kept
 
 
 class ExactPrior(Prior):
@@ -50,6 +51,7 @@ class ExactPrior(Prior):
         self.device = torch.device(device)
         self.schedule = cosine_schedule(TIMESTEPS)
         self.encoder = linear_encoder().to(device)
+        self._views: dict[tuple[str | float, ...], Tensor] = {}
 
     def encode_text(self, prompts: Sequence[str]) -> TextEmbedding:
         """Check prompts against the toybox's grammar; the empty prompt stands for any toy."""
@@ -78,10 +80,19 @@ class ExactPrior(Prior):
         return noise
 
     def true_views(self, prompt: str, camera: Cameras) -> Tensor:
-        """What one camera may see of a prompt: `[K, C, h, w]` in the model's own space."""
-        camera = camera.to(self.device)
-        views = [photograph(toy, camera, self.resolution) for toy in self._toys(prompt)]
-        return self.encode_image(torch.cat(views))
+        """What one camera may see of a prompt: `[K, C, h, w]` in the model's own space.
+
+        The last ones are kept: some losses ask for the same view many times a step.
+        """
+        angles = (camera.azimuth, camera.elevation, camera.distance, camera.fovy)
+        key = (prompt, *(float(value) for value in angles))
+        if key not in self._views:
+            if len(self._views) >= KEPT:
+                self._views.pop(next(iter(self._views)))
+            here = camera.to(self.device)
+            views = [photograph(toy, here, self.resolution) for toy in self._toys(prompt)]
+            self._views[key] = self.encode_image(torch.cat(views))
+        return self._views[key]
 
     def _toys(self, prompt: str) -> list[ToyObject]:
         if prompt:

@@ -9,8 +9,9 @@ from torch import Tensor
 from common.cameras import Cameras, orbit
 from common.distillation.losses import Distillation, distillation_gradient
 from common.errors import UserError
+from common.priors import exact
 from common.priors.exact import BLOCK, ExactPrior, linear_encoder
-from common.toybox.objects import build
+from common.toybox.objects import ToyObject, build
 from common.toybox.studio import photograph
 
 PROMPT = "a red mushroom"
@@ -186,3 +187,22 @@ def test_descent_ends_at_the_true_view(space) -> None:
         torch.testing.assert_close(image, view, atol=0.01, rtol=0)
     start = prior.encode_image(torch.full_like(view, 0.3))
     assert float((start - wanted).abs().max()) > 0.5
+
+
+def test_a_view_is_photographed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, cameras, taken = pixel(), orbit(40), []
+
+    def counted(toy: ToyObject, camera: Cameras, resolution: int) -> Tensor:
+        taken.append(float(camera.azimuth))
+        return photograph(toy, camera, resolution)
+
+    monkeypatch.setattr(exact, "photograph", counted)
+    first, other = (prior.true_views("a red chair", cameras[i : i + 1]) for i in range(2))
+    assert not torch.equal(first, other)
+    assert torch.equal(prior.true_views("a red chair", cameras[:1]), first)
+    assert not torch.equal(prior.true_views("a blue chair", cameras[:1]), first)
+    assert len(taken) == 3
+    for index in range(len(cameras)):  # more than are kept: the first is taken anew, the same
+        prior.true_views("a red chair", cameras[index : index + 1])
+    assert torch.equal(prior.true_views("a red chair", cameras[:1]), first)
+    assert taken.count(taken[0]) == 3
