@@ -62,7 +62,10 @@ def sample(
         camera=view_cameras(views) if told else None,
         guidance_scale=scale,
     )
-    return prior.decode_image(ddim_denoise(noise, t, steps, scale, context))
+    x = ddim_denoise(noise, t, steps, scale, context)
+    if prior.space == "latent":
+        return prior.decode_image(x)
+    return (0.5 * x + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
 
 
 def texts_of(views: list[View], told: bool) -> list[str]:
