@@ -21,6 +21,8 @@ from torch import Tensor
 from coarse.train import run_coarse
 from common.begin import begin
 from common.cameras import orbit
+from common.checkpoints import steps_on_disk
+from common.handoff import read_result
 from common.images import save_strip
 from common.priors.loading import LoadOptions, load_prior
 from common.priors.pretrained import PretrainedPrior
@@ -32,7 +34,7 @@ from common.toybox.score import unlit_views
 from common.toybox.training.data import View, draw_caption
 from common.toybox.vocabulary import HELD_OUT_COLORS
 from fine.evaluate import evaluate_run, textured
-from fine.train import first_model
+from fine.train import first_model, hand_off
 
 SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 FOVY = math.radians(40.0)
@@ -127,12 +129,14 @@ def seeds(options: argparse.Namespace) -> None:
     rows, cells = [], []
     for name, settings in SCHEDULES.items():
         runs = [seed_run(options, name, seed, settings) for seed in range(4)]
-        views = torch.stack([seed_views(run) for run in runs])  # [4, 3, H, W, 3]
+        looks = [seed_views(run) for run in runs]
+        images = torch.stack([image for image, _ in looks])  # [4, 3, H, W, 3]
+        masks = torch.stack([mask for _, mask in looks])
         scores = [evaluate_run(run, "handoff") for run in runs]
         f_scores = "  ".join(f"{s.f_score:.3f}" for s in scores)
         ious = "  ".join(f"{s.iou:.3f}" for s in scores)
-        cells.append([name, f_scores, ious, f"{diversity(views):.3f}"])
-        rows.append(views.flatten(0, 1))
+        cells.append([name, f_scores, ious, f"{diversity(images, masks):.3f}"])
+        rows.append(images.flatten(0, 1))
     save_strip(torch.cat(rows), Path("docs/images/prior-seeds.png"), columns=12)
     header = ["schedule", "F-score of four seeds", "IoU", "diversity"]
     body = f'"{SEED_CAPTION}" after the hand-off, four seeds each.\n\n{table(header, cells)}'
@@ -146,13 +150,15 @@ def seed_run(options: argparse.Namespace, name: str, seed: int, settings: list[s
     pairs = [f"coarse.prior={options.pixel}", *settings]
     run = begin(SEED_CAPTION, None, pairs, None, seed=seed, out=str(folder))
     run_coarse(run)
+    if not steps_on_disk(run.fine):
+        hand_off(run, read_result(run))
     return run
 
 
-def seed_views(run: Run) -> Tensor:
-    """Three views of the mesh that the hand-off made."""
+def seed_views(run: Run) -> tuple[Tensor, Tensor]:
+    """Three views of the mesh that the hand-off made, and their silhouettes."""
     cameras = orbit(8)[torch.tensor([1, 3, 6])]
-    return unlit_views(textured(first_model(run)), cameras, 160)[0]
+    return unlit_views(textured(first_model(run)), cameras, 160)
 
 
 if __name__ == "__main__":
