@@ -28,8 +28,9 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-dev
-	for name in hashgrid rasterize export run_cpu known_answer pictures; do \
-		$(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in hashgrid.py rasterize.py export.py run_cpu.py "known_answer.py --limit 12" \
+		pictures.py; do \
+		$(BIN)/python benchmarks/$$name || exit 1; done
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from known_answer import CAPTIONS, finished_run
+from known_answer import CAPTIONS, SHOWN, finished_run
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/known-answer"))
     options = parser.parse_args()
     options.settings = []
-    runs = [finished_run(caption, options) for caption in CAPTIONS]
+    runs = [finished_run(caption, options) for caption in CAPTIONS[:SHOWN]]
     for run in runs:
         finish_export(run)
     camera = orbit(12, elevation_deg=20)[torch.tensor([1])]

@@ -34,7 +34,7 @@ def begin(
     `config`, a prior that has one of its own (`SUITED`) takes that, others the default one. LoRAs
     belong to the fine stage's model, and to the coarse stage's where both have the same.
     """
-    if config is None and prior in SUITED:
+    if config is None and prior is not None and prior in SUITED:
         config = SUITED[prior]
         say(f"configuration: {config}, which is made for {prior}; --config chooses another")
     pairs = [*_prior_pairs(STAGES, "name", prior), *_prior_pairs(STAGES, "vram", vram)]

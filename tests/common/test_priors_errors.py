@@ -18,6 +18,7 @@ from huggingface_hub import errors
 from safetensors.torch import save_file
 
 from common.errors import UserError
+from common.priors import loading
 from common.priors.loading import (
     ALIASES,
     LoadOptions,
@@ -349,6 +350,14 @@ def test_offloading_moves_the_model_there_and_back(offload: Any, trips: list[str
         if offload == "none":
             break
     assert module.trips == trips
+
+
+def test_weights_that_did_not_come_along_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "EMBEDDED", {"toybox-pixel": tmp_path / "weights"})
+    with pytest.raises(UserError, match="no weights of toybox-pixel come with this version"):
+        load_prior(LoadOptions("toybox-pixel"))
 
 
 def test_libraries_are_quiet(sd15: Path, capfd: pytest.CaptureFixture[str]) -> None:
