@@ -36,12 +36,16 @@ from common.toybox.vocabulary import HELD_OUT_COLORS
 from fine.evaluate import evaluate_run, textured
 from fine.train import first_model, hand_off
 
+KINDS = ("pixel", "latent")
 SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 FOVY = math.radians(40.0)
 VIEWS = 64
 SEED_CAPTION = "a brown bear"
 SCHEDULES = {
-    "narrowing": [],
+    "narrowing": [
+        "coarse.distillation.t_min=0.05",
+        "coarse.distillation.t_max=[[0, 0.9], [350, 0.4]]",
+    ],
     "wide": ["coarse.distillation.t_min=0.02", "coarse.distillation.t_max=0.98"],
 }
 
@@ -57,14 +61,11 @@ def main() -> None:
     if options.what == "seeds":
         seeds(options)
         return
-    priors = {name: load_prior(LoadOptions(source=getattr(options, name))) for name in KINDS}
     if options.what == "samples":
-        samples(priors["pixel"])
-    else:
-        write_section("prior.py errors", errors(priors))
-
-
-KINDS = ("pixel", "latent")
+        samples(load_prior(LoadOptions(source=options.pixel)))
+        return
+    priors = {name: load_prior(LoadOptions(source=getattr(options, name))) for name in KINDS}
+    write_section("prior.py errors", errors(priors))
 
 
 def samples(prior: PretrainedPrior) -> None:

@@ -33,8 +33,8 @@ def denoised(
     x = prior.encode_image(images)
     t = torch.full((len(x),), share_to_timestep(share, len(prior.schedule)))
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
-    alpha, sigma = (level.reshape(-1, 1, 1, 1) for level in prior.schedule.at(t))
-    x_t = alpha * x + sigma * noise
+    alpha, sigma = prior.schedule.at(t)
+    x_t = prior.schedule.add_noise(x, noise, t)
     text = prior.encode_text(texts_of(views, told))
     eps = prior.predict_noise(x_t, t, text, view_cameras(views) if told else None)
     return (x_t - sigma * eps) / alpha, x
