@@ -23,12 +23,12 @@ from common.begin import begin
 from common.cameras import orbit
 from common.checkpoints import steps_on_disk
 from common.handoff import read_result
-from common.images import save_strip
+from common.images import psnr_of_each, save_strip
 from common.priors.loading import LoadOptions, load_prior
 from common.priors.pretrained import PretrainedPrior
 from common.runs import Run
 from common.toybox.grammar import CATEGORIES, COLORS, Caption
-from common.toybox.knowledge import denoised, psnr_of, sample, true_views
+from common.toybox.knowledge import denoised, sample, true_views
 from common.toybox.likeness import diversity
 from common.toybox.score import unlit_views
 from common.toybox.training.data import View, draw_caption
@@ -111,7 +111,7 @@ def errors(priors: dict[str, PretrainedPrior]) -> str:
 def decibels(found: Tensor, true: Tensor) -> float:
     """Mean PSNR; in the three channels of an image the peak is 2, in latents their own power."""
     peak = 2.0 if true.shape[1] == 3 else float(true.square().mean().sqrt())
-    return float(psnr_of(found, true, peak).mean())
+    return float(psnr_of_each(found, true, peak).mean())
 
 
 def drawn(count: int, held_out: bool) -> list[View]:

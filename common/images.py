@@ -33,6 +33,12 @@ def psnr(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
     return min(-10.0 * math.log10(max(float(error.mean()), 1e-30)), BEST_PSNR)
 
 
+def psnr_of_each(images: Tensor, references: Tensor, peak: float) -> Tensor:
+    """The same of each of N images, `[N]`, not capped; peak: the width of their range."""
+    errors = (images - references).square().flatten(1).mean(dim=1)
+    return 10.0 * (peak**2 / errors.clamp(min=1e-12)).log10()
+
+
 def png_bytes(image: Tensor) -> bytes:
     """One image `[H, W, 3]`, float in [0, 1] or uint8, as a PNG file's bytes."""
     data = image if image.dtype == torch.uint8 else to_uint8(image)

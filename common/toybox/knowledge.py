@@ -75,9 +75,3 @@ def texts_of(views: list[View], told: bool) -> list[str]:
         return captions
     names = [view_phrase(view.azimuth, view.elevation) for view in views]
     return [f"{caption}, {name}" for caption, name in zip(captions, names, strict=True)]
-
-
-def psnr_of(found: Tensor, true: Tensor, peak: float) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each of N pictures, `[N]`."""
-    errors = (found - true).square().flatten(1).mean(dim=1)
-    return 10.0 * (peak**2 / errors.clamp(min=1e-12)).log10()

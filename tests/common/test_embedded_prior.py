@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.images import psnr_of_each
 from common.priors.loading import EMBEDDED, LoadOptions, load_prior
 from common.priors.pretrained import PretrainedPrior
 from common.toybox.grammar import CATEGORIES, COLORS, Caption, captions
-from common.toybox.knowledge import denoised, psnr_of, sample, true_views
+from common.toybox.knowledge import denoised, sample, true_views
 from common.toybox.training.data import View
 from common.toybox.version import check_version, is_toybox
 from common.toybox.vocabulary import HELD_OUT_COLORS
@@ -92,7 +93,7 @@ def test_denoised_views_are_near_what_the_exact_prior_says(
     """The exact prior's answer is the view itself, at any noise level."""
     views = unseen_views(16)
     found, true = denoised(pixel, true_views(views, pixel.resolution), views, share, told=True)
-    assert float(psnr_of(found, true, 2.0).mean()) >= BOUNDS[share]
+    assert float(psnr_of_each(found, true, 2.0).mean()) >= BOUNDS[share]
 
 
 def test_the_autoencoder_keeps_unseen_views(latent: PretrainedPrior) -> None:
@@ -100,4 +101,4 @@ def test_the_autoencoder_keeps_unseen_views(latent: PretrainedPrior) -> None:
     images = true_views(views, latent.resolution)
     with torch.no_grad():
         again: Tensor = latent.decode_image(latent.encode_image(images))
-    assert float(psnr_of(again, images, 1.0).mean()) >= 30.0
+    assert float(psnr_of_each(again, images, 1.0).mean()) >= 30.0

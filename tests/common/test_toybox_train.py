@@ -33,7 +33,7 @@ from common.toybox.objects import build
 from common.toybox.studio import photograph
 from common.toybox.train import train_prior
 from common.toybox.training import autoencoder, data, diffusion, loop, models
-from common.toybox.training.settings import TrainConfig, settings_for
+from common.toybox.training.settings import KINDS, TrainConfig, settings_for
 from common.toybox.version import FILE, check_version
 from common.toybox.vocabulary import HELD_OUT_COLORS, HELD_OUT_PATTERNS, token_ids
 
@@ -601,6 +601,18 @@ def test_kl_is_that_of_normal_distributions() -> None:
     one = torch.distributions.Normal(mean, (0.5 * logvar).exp())
     exact = torch.distributions.kl_divergence(one, torch.distributions.Normal(0.0, 1.0)).mean()
     torch.testing.assert_close(autoencoder.kl_per_number(mean, logvar), exact)
+
+
+def test_the_default_networks_are_small_enough_to_ship() -> None:
+    parameters = 0
+    for kind in KINDS:
+        defaults = settings_for(kind, Path("nowhere"), images=1)
+        if kind == "vae":
+            networks = [models.build_autoencoder(defaults)]
+        else:
+            networks = [models.build_unet(defaults), models.build_text_encoder(defaults)]
+        parameters += sum(p.numel() for net in networks for p in net.parameters())
+    assert 2 * parameters < 64e6  # half precision
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.images import strip
+from common.images import psnr_of_each, strip
 from common.toybox.training.data import Batch, Views, batches
 from common.toybox.training.models import build_autoencoder, save_autoencoder
 from common.toybox.training.precision import autocast
@@ -56,9 +56,8 @@ class AutoencoderTask:
         for name, stream, held_out in (("seen", SEEN, False), ("held out", HELD_OUT, True)):
             pixels = self._pixels(held_out, stream, max(2, self.config.eval_views // 4))
             pairs = zip(pixels.split(2), map(self._again, pixels.split(2)), strict=True)
-            errors = torch.cat([(a - b).square().mean(dim=(1, 2, 3)) for a, b in pairs])
-            # In [-1, 1] the peak is 2.
-            scores[f"{name} psnr"] = float((10.0 * (4.0 / errors).log10()).mean())
+            values = [psnr_of_each(again, true, 2.0) for true, again in pairs]
+            scores[f"{name} psnr"] = float(torch.cat(values).mean())
         scores["latent std"] = 1.0 / self._scale()
         return scores
 

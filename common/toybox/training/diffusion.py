@@ -32,7 +32,7 @@ from common.toybox.training.models import (
     load_alike,
     save_denoiser,
 )
-from common.toybox.training.precision import autocast
+from common.toybox.training.precision import attention, autocast
 from common.toybox.training.settings import TrainConfig
 from common.toybox.vocabulary import token_ids
 
@@ -196,7 +196,7 @@ def velocity_errors(
     """
     eps = torch.randn(x.shape, generator=noise, device=x.device)
     alpha, sigma = schedule.at(t)
-    with autocast(config, x.device):
+    with autocast(config, x.device), attention(x.device):
         v = net(alpha * x + sigma * eps, t, ids, camera)
     return (v.float() - (alpha * eps - sigma * x)).square().mean(dim=(1, 2, 3))
 

@@ -31,6 +31,7 @@ from common.toybox.vocabulary import END, LENGTH, START, build_tokenizer, token_
 
 LATENT_CHANNELS, GROUPS, HEAD, CAMERA_GAIN = 4, 8, 32, 4.0
 SHARD = "15MB"
+MIDDLES = {"attention": "UNetMidBlock2DCrossAttn", "plain": "UNetMidBlock2D"}
 
 
 class Denoiser(nn.Module):
@@ -67,6 +68,7 @@ def build_unet(config: TrainConfig) -> UNet2DConditionModel:
         # Diffusers takes this for the number of heads.
         attention_head_dim=max(1, config.widths[-1] // HEAD),
         down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",),
+        mid_block_type=MIDDLES[config.middle],
         up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * plain,
         cross_attention_dim=config.text_width,
         time_embedding_dim=config.embedding,

@@ -33,13 +33,14 @@ FIXED = (
     "embedding",
     "text_width",
     "text_layers",
+    "middle",
     "reuse",
     "memory",
 )
 KIND_DEFAULTS: dict[Kind, dict[str, Any]] = {
     "pixel": {},
     "vae": {"resolution": 512, "batch": 16, "widths": (16, 32, 64, 64), "fovy": (30.0, 40.0)},
-    "latent": {"resolution": 512, "reuse": 8, "memory": 4096},
+    "latent": {"resolution": 512, "middle": "plain", "reuse": 8, "memory": 4096},
 }
 
 
@@ -73,6 +74,8 @@ class TrainConfig(Part):
     """Width of the sum of time, text and camera that every block is told."""
     text_width: Annotated[int, Field(ge=16, multiple_of=16)] = 64
     text_layers: Count = 2
+    middle: Literal["attention", "plain"] = "attention"
+    """Whether the U-Net's middle attends to the text too, which takes four megabytes."""
     kl: Annotated[float, Field(ge=0.0)] = 1e-4
     """Weight of the autoencoder's KL term."""
 
