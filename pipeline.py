@@ -98,9 +98,11 @@ def coarse(
     """Train the coarse stage alone; `fine` goes on from it."""
     from coarse.train import run_coarse
     from common.begin import begin
+    from common.files import sole_writer
 
     opened = begin(prompt, config, settings, prior, seed, device, out, loras, vram)
-    run_coarse(opened)
+    with sole_writer(opened.folder):
+        run_coarse(opened)
     typer.echo(opened.folder)
 
 
@@ -117,20 +119,25 @@ def fine(
 ) -> None:
     """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
     from common.begin import derive
+    from common.files import sole_writer
     from fine.train import run_fine
 
     opened = derive(run_folder, prompt, settings, prior, device, out, loras, vram)
-    run_fine(opened)
+    with sole_writer(opened.folder):
+        run_fine(opened)
     typer.echo(opened.folder)
 
 
 @app.command()
 def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize = None) -> None:
     """Write OBJ, MTL, PNG and GLB of a finished fine stage, and read them back."""
+    from common.files import sole_writer
     from common.runs import open_run
     from fine.deliver import run_export
 
-    run_export(open_run(run_folder), faces, texture_size)
+    opened = open_run(run_folder)
+    with sole_writer(opened.folder):
+        run_export(opened, faces, texture_size)
 
 
 @app.command()
@@ -208,12 +215,14 @@ def _fail(message: str) -> None:
 
 def _all_stages(opened) -> None:
     from coarse.train import run_coarse
+    from common.files import sole_writer
     from fine.deliver import finish_export
     from fine.train import run_fine
 
-    run_coarse(opened)
-    run_fine(opened)
-    finish_export(opened)
+    with sole_writer(opened.folder):
+        run_coarse(opened)
+        run_fine(opened)
+        finish_export(opened)
 
 
 if __name__ == "__main__":

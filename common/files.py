@@ -1,10 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process writes into."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from common.errors import UserError
 
 _PART = ".part"
 
@@ -33,6 +39,28 @@ def remove_parts(folder: Path) -> None:
     """Remove what `write_whole` left behind in a folder when the program was killed within it."""
     for part in folder.glob(f".*{_PART}"):
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep a second process of the program from writing into a folder, made if need be, meanwhile.
+
+    The lock is the system's and ends with the process, however that ends. A file system without
+    locks goes without. Raises UserError if another process has it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another process is writing into {folder}; wait for it, or give another --out"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _umask() -> int:

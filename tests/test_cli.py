@@ -15,6 +15,7 @@ import pipeline
 from common.checkpoints import checkpoint_path, write_checkpoint, write_tensors
 from common.config import build_config
 from common.doctor import report
+from common.files import sole_writer
 from common.handoff import RESULT
 from common.runs import Run, open_or_create
 
@@ -239,6 +240,17 @@ def test_scores_of_a_prompt_outside_the_toybox_are_told(mistake: Mistake, tmp_pa
     file = run.folder / "config.yaml"
     file.write_text(file.read_text().replace(PROMPT, "a friendly dragon"))
     assert "dragon" in mistake("evaluate", "mine")
+
+
+@pytest.mark.parametrize("command", ["resume", "fine", "export"])
+def test_a_run_that_another_process_works_on_is_left_alone(
+    command: str, mistake: Mistake, tmp_path: Path
+) -> None:
+    run = with_coarse_stage(tmp_path / "run")
+    with sole_writer(run.folder):
+        before = contents(run.folder)
+        assert f"another process is writing into {run.folder}" in mistake(command, str(run.folder))
+        assert contents(run.folder) == before
 
 
 @pytest.mark.parametrize("file", ["nowhere/scores.json", "file/scores.json", "mine", "."])

@@ -16,6 +16,7 @@ import torch
 
 from common.device import pick_device
 from common.errors import UserError
+from common.files import sole_writer
 from common.toybox.training.settings import TrainConfig, save_settings, settings_for
 from common.toybox.version import check_version
 from common.training import deterministic
@@ -52,8 +53,9 @@ def train_prior(
     if begin is not None and config.kind == "vae":
         raise UserError("--begin is for pixel and latent, not for vae")
     source = None if begin is None else _model_of(begin, "unet/config.json", "--begin")
-    _begin(folder, config)
-    _run(config, folder, compressor, source, where)
+    with sole_writer(folder):
+        _begin(folder, config)
+        _run(config, folder, compressor, source, where)
     return folder / "model"
 
 
