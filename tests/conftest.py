@@ -12,6 +12,8 @@ import pytest
 import torch
 
 SMALL_RUN = {
+    "coarse.prior": "exact",
+    "fine.prior": "exact",
     "coarse.steps": 12,
     "coarse.checkpoint_every": 5,
     "coarse.samples": 24,

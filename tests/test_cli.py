@@ -21,6 +21,7 @@ from common.runs import Run, open_or_create
 
 ROOT = Path(pipeline.__file__).parent
 PROMPT = "a red mushroom"
+EXACT = ("coarse.prior=exact", "fine.prior=exact")
 Mistake = Callable[..., str]
 
 
@@ -66,7 +67,9 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def begun(folder: Path, *pairs: str) -> Run:
     """A run of which no step is done yet."""
-    config = build_config(PROMPT, None, ["coarse.steps=4", "fine.steps=4", *pairs], device="cpu")
+    config = build_config(
+        PROMPT, None, ["coarse.steps=4", "fine.steps=4", *EXACT, *pairs], device="cpu"
+    )
     return open_or_create(config, str(folder))
 
 
@@ -106,8 +109,11 @@ def with_coarse_stage(folder: Path) -> Run:
         ([PROMPT, "--config", "nowhere.yaml"], ["nowhere.yaml", "toybox"]),
         ([PROMPT, "--device", "cuda:99"], ["cuda:99", "cpu"]),
         ([PROMPT, "--device", "abacus"], ["abacus", "cpu"]),
-        ([PROMPT, "--set", "coarse.resolution=32"], ["coarse.resolution", "64"]),
-        ([PROMPT, "--set", "fine.resolution=256"], ["fine.resolution", "512"]),
+        (
+            [PROMPT, "--prior", "exact", "--set", "coarse.resolution=32"],
+            ["coarse.resolution", "64"],
+        ),
+        ([PROMPT, "--prior", "exact", "--set", "fine.resolution=256"], ["fine.resolution", "512"]),
         ([PROMPT, "--set", "fine.prompt=a red mushrom"], ["'mushrom'"]),
     ],
 )
@@ -141,7 +147,9 @@ def test_an_output_folder_that_cannot_be_written_is_told(mistake: Mistake, tmp_p
 def test_another_run_s_folder_is_left_alone(mistake: Mistake, tmp_path: Path) -> None:
     begun(tmp_path / "mine")
     before = contents(tmp_path)
-    assert "other settings" in mistake("run", PROMPT, "--seed", "7", "--out", "mine")
+    assert "other settings" in mistake(
+        "run", PROMPT, "--prior", "exact", "--seed", "7", "--out", "mine"
+    )
     assert contents(tmp_path) == before
 
 

@@ -33,6 +33,7 @@ from common.prompts import CONFLICTING_WORDS, PHRASES, ViewConfig
 from tests.reference.tiny_models import build
 
 CPU = torch.device("cpu")
+EXACT = ("coarse.prior=exact", "fine.prior=exact")
 
 
 @pytest.fixture(scope="module")
@@ -142,14 +143,14 @@ def test_views_are_named_to_priors_that_are_not_told_them() -> None:
 
 
 def test_the_exact_prior_is_checked_before_any_work() -> None:
-    check_prompts(build_config("a red chair"))
-    assert "dragon" in complaint(prompt="a red dragon")
-    assert "blurry" in complaint("coarse.text.negative=blurry")
-    assert "VSD" in complaint("fine.distillation=vsd")
-    assert "sees 64 px" in complaint("coarse.resolution=32")
-    assert "sees 512 px" in complaint("fine.resolution=256")
-    assert "must know the camera" in complaint("coarse.prior.camera=false")
-    assert "no weights" in complaint("coarse.prior.loras=[x]")
+    check_prompts(build_config("a red chair", None, EXACT))
+    assert "dragon" in complaint(*EXACT, prompt="a red dragon")
+    assert "blurry" in complaint(*EXACT, "coarse.text.negative=blurry")
+    assert "VSD" in complaint(*EXACT, "fine.distillation=vsd")
+    assert "sees 64 px" in complaint(*EXACT, "coarse.resolution=32")
+    assert "sees 512 px" in complaint(*EXACT, "fine.resolution=256")
+    assert "must know the camera" in complaint(*EXACT, "coarse.prior.camera=false")
+    assert "no weights" in complaint(*EXACT, "coarse.prior.loras=[x]")
 
 
 def test_models_are_checked_by_their_index_alone(
