@@ -34,9 +34,8 @@ def begin(
     `config`, a prior that has one of its own (`SUITED`) takes that, others the default one. LoRAs
     belong to the fine stage's model, and to the coarse stage's where both have the same.
     """
-    if config is None and prior is not None and prior in SUITED:
-        config = SUITED[prior]
-        say(f"configuration: {config}, which is made for {prior}; --config chooses another")
+    suited = SUITED.get(prior or "") if config is None else None
+    config = config or suited
     pairs = [*_prior_pairs(STAGES, "name", prior), *_prior_pairs(STAGES, "vram", vram)]
     pairs += settings or []
     built = build_config(prompt, config, pairs, seed=seed, device=device)
@@ -44,7 +43,10 @@ def begin(
         same = built.coarse.prior.name == built.fine.prior.name
         pairs += _prior_pairs(STAGES if same else ("fine",), "loras", json.dumps(list(loras)))
         built = build_config(prompt, config, pairs, seed=seed, device=device)
-    return _opened(built, out)
+    run = _opened(built, out)
+    if suited is not None:
+        say(f"configuration: {suited}, which is made for {prior}; --config chooses another")
+    return run
 
 
 def derive(

@@ -86,7 +86,7 @@ class PriorConfig(Part):
     shorthand: ClassVar[str | None] = "name"
 
     name: str = "exact"
-    """`exact`, an alias such as `sd15`, a hub id "owner/name", or a diffusers folder."""
+    """`toybox`, `exact`, an alias such as `sd15`, a hub id "owner/name", or a diffusers folder."""
     instances: Count = 1
     """How many instances of the caption the exact prior knows; one makes the answer unique."""
     camera: bool = True
@@ -511,25 +511,39 @@ def shipped_configs() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def read_config_file(name: str | None) -> dict[str, Any]:
-    """Plain data of a configuration file, by path or by the name of a shipped one."""
+def read_config_file(name: str | None, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Plain data of a configuration file, by path or by the name of a shipped one.
+
+    A file whose `base` names another one holds what differs from that one. above: the files that
+    build on this one. Raises UserError for a file that can't be read, or that builds on itself.
+    """
     name = name or DEFAULT_CONFIG
-    shipped = name.removesuffix(".yaml")
     path = Path(name)
     try:
         if path.is_file():
-            return _load_yaml(path.name, path.read_text("utf-8"))
+            tree = _load_yaml(path.name, path.read_text("utf-8"))
+        elif (shipped := SHIPPED / f"{name.removesuffix('.yaml')}.yaml").is_file():
+            tree = _load_yaml(shipped.name, shipped.read_text("utf-8"))
+        else:
+            known = ", ".join(shipped_configs())
+            raise UserError(
+                f"no configuration file '{name}'; give a path to a YAML file or one of: {known}"
+            )
     except UnicodeDecodeError:
         raise UserError(f"configuration {name} is not a text file; give a YAML file") from None
     except OSError as error:
         raise UserError(f"configuration {name} can't be read ({error.strerror})") from None
-    if shipped in shipped_configs():
-        text = (SHIPPED / f"{shipped}.yaml").read_text("utf-8")
-        return _load_yaml(f"{shipped}.yaml", text)
-    known = ", ".join(shipped_configs())
-    raise UserError(
-        f"no configuration file '{name}'; give a path to a YAML file or one of: {known}"
-    )
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise UserError(f"configuration {name}: base: expected the name of a file, got {base!r}")
+    beside = str(path.parent / base)
+    base = beside if Path(beside).is_file() else base
+    if base in (*above, name):
+        raise UserError(f"configuration {name} builds on itself; give another base")
+    below = read_config_file(base, (*above, name))
+    return _merged(_expanded(below, RunConfig), _expanded(tree, RunConfig))
 
 
 def to_yaml(config: RunConfig) -> str:

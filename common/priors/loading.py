@@ -57,6 +57,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 EMBEDDED: Mapping[str, Path] = {f"toybox-{space}": WEIGHTS / space for space in ("pixel", "latent")}
 """The models that come with the program."""
 SUITED: Mapping[str, str] = {
+    "exact": "exact",
     **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
     "sdxl": "sdxl",
     **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from common.config import (
     CoarseConfig,
+    PriorConfig,
     RunConfig,
     build_config,
     changed,
@@ -96,6 +97,33 @@ def test_a_file_of_the_user_differs_from_the_defaults_not_from_the_toybox(tmp_pa
     )
     path.write_text("")
     assert build_config(PROMPT, str(path)) == RunConfig(prompt=PROMPT)
+
+
+def test_a_file_builds_on_another(tmp_path: Path) -> None:
+    (tmp_path / "below.yaml").write_text("base: exact\ncoarse: {steps: 12, views: 5}\n")
+    (tmp_path / "mine.yaml").write_text("base: below.yaml\nfine: {prior: {camera: false}}\n")
+    config = build_config(PROMPT, str(tmp_path / "mine.yaml"), ["coarse.views=7"])
+    toybox = build_config(PROMPT)
+    assert (config.coarse.steps, config.coarse.views) == (12, 7)
+    assert config.coarse.field == toybox.coarse.field
+    assert config.fine.prior == PriorConfig(name="exact", camera=False)
+    assert toybox.fine.prior.name == "toybox"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: mine.yaml", "mine.yaml builds on itself"),
+        ("base: other.yaml", "builds on itself"),
+        ("base: nowhere", "no configuration file 'nowhere'"),
+        ("base: [toybox]", "expected the name of a file"),
+    ],
+)
+def test_a_base_that_cannot_be_is_told(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "other.yaml").write_text("base: mine.yaml\n")
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        build_config(PROMPT, str(tmp_path / "mine.yaml"))
 
 
 def test_nothing_is_written_to_the_base() -> None:
