@@ -28,8 +28,9 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-dev
-	for name in hashgrid.py rasterize.py export.py run_cpu.py "known_answer.py --limit 12" \
-		pictures.py; do \
+	for name in hashgrid.py rasterize.py export.py run_cpu.py "run_cpu.py --prior exact" \
+		"known_answer.py --limit 12" "known_answer.py --prior exact --limit 12" pictures.py \
+		"prior.py samples" "prior.py errors"; do \
 		$(BIN)/python benchmarks/$$name || exit 1; done
 
 clean:

@@ -1,9 +1,9 @@
 """How near the pipeline comes to known answers: captions whose true mesh the toybox knows.
 
-    python benchmarks/known_answer.py                       # the exact prior
+    python benchmarks/known_answer.py                       # the learned prior
     python benchmarks/known_answer.py --limit 12            # its first twelve captions
-    python benchmarks/known_answer.py --prior toybox        # the learned one
     python benchmarks/known_answer.py --prior blind         # the learned one, not told the camera
+    python benchmarks/known_answer.py --prior exact         # the exact one
 
 One caption of every category, eight of them in a colour or pattern that the learned prior was never
 shown (marked *). Runs each with the default configuration, scores the mesh after the hand-off and
@@ -87,7 +87,7 @@ class Answer:
 def main() -> None:
     """Run, score, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--prior", default="exact", help="exact, toybox, blind, or a folder")
+    parser.add_argument("--prior", default="toybox", help="exact, toybox, blind, or a folder")
     parser.add_argument("--limit", type=int, default=len(CAPTIONS), help="first captions only")
     parser.add_argument("--part", default="0/1", help="every n-th caption from the k-th on: k/n")
     parser.add_argument("--runs", type=Path, default=Path("runs/known-answer"))

@@ -34,7 +34,7 @@ SIZE, SUPERSAMPLING = 240, 2
 def main() -> None:
     """Make both pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--prior", default="exact")
+    parser.add_argument("--prior", default="toybox")
     parser.add_argument("--runs", type=Path, default=Path("runs/known-answer"))
     options = parser.parse_args()
     options.settings = []

@@ -27,7 +27,7 @@ def main() -> None:
     """Run, watch, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--prompt", default="a red mushroom")
-    parser.add_argument("--prior", default="exact")
+    parser.add_argument("--prior", default="toybox")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"

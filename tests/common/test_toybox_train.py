@@ -307,10 +307,10 @@ def test_the_example_of_the_page_runs(kind: str, trained: dict[str, Path]) -> No
     page = (ROOT / "docs" / "prior.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     place = f'"{trained[kind] / "model"}"'
-    assert '"runs/prior-pixel/model"' in example
+    assert '"common/toybox/weights/pixel"' in example
     names: dict[str, Any] = {}
     example = example.replace("set_timesteps(30)", "set_timesteps(2)")
-    exec(example.replace('"runs/prior-pixel/model"', place), names)
+    exec(example.replace('"common/toybox/weights/pixel"', place), names)
     side = 16 if kind == "pixel" else 64
     assert names["images"].shape == (4, 3, side, side)
     assert bool(torch.isfinite(names["images"]).all())
