@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -60,7 +60,10 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        if lock.is_locked:
+            with suppress(OSError):  # Windows removes no open file
+                (folder / ".lock").unlink()
+            lock.release()
 
 
 def _umask() -> int:
