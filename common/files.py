@@ -56,7 +56,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
             f"another process is writing into {folder}; wait for it, or give another --out"
         ) from None
     except (OSError, NotImplementedError):
-        pass
+        pass  # there are file systems without locks
     try:
         yield
     finally:

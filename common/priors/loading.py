@@ -184,12 +184,13 @@ def locate(options: LoadOptions) -> Location:
     """
     source = options.source
     if source in EMBEDDED:
-        if not is_toybox(model_folder(source)):
+        folder = EMBEDDED[source]
+        if not is_toybox(folder):
             raise UserError(
                 f"no weights of {source} come with this version; use --prior exact, or train them"
                 " with `maquette train-prior` and give their folder"
             )
-        return _locate_folder(model_folder(source), source)
+        return _locate_folder(folder, source)
     if source not in ALIASES:
         folder = Path(source).expanduser()
         if folder.exists() or source.startswith((".", "/", "~", "\\")) or source.count("/") > 1:

@@ -23,7 +23,7 @@ def wants_bf16(config: TrainConfig, device: torch.device) -> bool:
     return computes_bf16(device)
 
 
-def attention(device: torch.device) -> AbstractContextManager[None]:
+def attention(device: torch.device) -> AbstractContextManager[object]:
     """A context for steps down a loss, in which attention on a CPU is a product of matrices.
 
     The way back through torch's fused one takes the CPU a tenth of a step, for sixteen tokens.
