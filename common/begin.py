@@ -9,7 +9,7 @@ from common.checkpoints import checkpoint_path
 from common.config import RunConfig, build_config
 from common.device import pick_device
 from common.errors import UserError
-from common.files import write_whole
+from common.files import sole_writer, write_whole
 from common.handoff import RESULT, handed_off, read_result
 from common.priors.choose import STAGES, Stage, check_prompts, with_absolute_paths
 from common.priors.loading import SUITED
@@ -81,7 +81,8 @@ def derive(
             "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
         )
     target = _opened(config, out, name=config.fine_prompt, stages=("fine",))
-    _adopt(source, target)
+    with sole_writer(target.folder):
+        _adopt(source, target)
     return target
 
 

@@ -21,6 +21,8 @@ from common.toybox.training.settings import TrainConfig, save_settings, settings
 from common.toybox.version import check_version
 from common.training import deterministic
 
+OWN_VAE = "vae"
+
 
 def train_prior(
     kind: str,
@@ -49,24 +51,27 @@ def train_prior(
     if vae is not None and kind != "latent":
         raise UserError(f"--vae is for latent, not for {kind}")
     where = pick_device(config.device)
-    compressor = _autoencoder(folder, vae, where) if config.kind == "latent" else None
+    given_vae = _given_autoencoder(folder, vae) if config.kind == "latent" else None
     if begin is not None and config.kind == "vae":
         raise UserError("--begin is for pixel and latent, not for vae")
     source = None if begin is None else _model_of(begin, "unet/config.json", "--begin")
     with sole_writer(folder):
-        _begin(folder, config)
+        compressor = _begin(config, folder, given_vae, where)
         _run(config, folder, compressor, source, where)
     return folder / "model"
 
 
-def _begin(folder: Path, config: TrainConfig) -> None:
+def _begin(config: TrainConfig, folder: Path, vae: Path | None, device: torch.device) -> Any:
+    """Make the folder of a training, and its settings; gives the autoencoder of a latent one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        compressor = _autoencoder(folder, vae, device) if config.kind == "latent" else None
         save_settings(config, folder)
     except OSError as error:
         raise UserError(
             f"{folder} can't be written ({error.strerror}); give another --out"
         ) from None
+    return compressor
 
 
 def _run(
@@ -99,19 +104,31 @@ def _workers(config: TrainConfig, device: torch.device) -> int:
     return 0 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 1)
 
 
-def _autoencoder(folder: Path, given: str | None, device: torch.device) -> Any:
-    """The autoencoder of a latent training: its own copy once it has begun.
+def _given_autoencoder(folder: Path, given: str | None) -> Path | None:
+    """The autoencoder that `--vae` means; None where the training goes on with its own.
 
-    Raises UserError if there is none, if it is of another toybox, or not the one it began with.
+    Raises UserError if there is neither, or if it is of another toybox.
     """
-    own = folder / "vae"
     if given is not None:
-        _adopt(_model_of(given, "config.json", "--vae"), own)
-    if not own.is_dir():
+        source = _model_of(given, "config.json", "--vae")
+        check_version(source)
+        return source
+    if not (folder / OWN_VAE).is_dir():
         raise UserError(
             "the latent prior learns behind an autoencoder: train one with `maquette train-prior"
             " vae`, and give its folder with --vae"
         )
+    return None
+
+
+def _autoencoder(folder: Path, source: Path | None, device: torch.device) -> Any:
+    """The autoencoder of a latent training: its own copy, made of `source` when it begins.
+
+    Raises UserError if that is of another toybox, or `source` is not the one it began with.
+    """
+    own = folder / OWN_VAE
+    if source is not None:
+        _adopt(source, own)
     check_version(own)
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -132,7 +149,6 @@ def _model_of(given: str, mark: str, option: str) -> Path:
 
 def _adopt(source: Path, own: Path) -> None:
     """Copy an autoencoder into the training, which is bound to it from then on."""
-    check_version(source)
     if own.is_dir():
         theirs, ours = (
             {p.name: p.read_bytes() for p in folder.glob("*.safetensors")}
