@@ -97,8 +97,9 @@ CHOICES: dict[LossName, Choice] = {
     # With SDS's w(t) it would be SDS, number for number.
     "sjc": Choice(2.0, "one"),
     # The critic starts as the prior, so at scale 1 there would be no gradient to start with. It has
-    # a few hundred steps to learn what it learns in tens of thousands as published.
-    "vsd": Choice(2.0, settings=("critic.learning_rate=1e-3",)),
+    # a few hundred steps to learn what it learns in tens of thousands as published, in a network
+    # that attends at its smallest level alone.
+    "vsd": Choice(2.0, settings=("critic.learning_rate=1e-3", "critic.layers=all")),
     # Balances guidance against the domain correction, which is there below 0.2 T alone.
     "nfsd": Choice(2.0),
     # Multiplies the whole gradient: nothing but the balance with the opacity loss depends on it.

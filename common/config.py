@@ -162,6 +162,8 @@ class CriticConfig(Part):
     """VSD's model of the renders: the prior with a LoRA that learns in step (Wang 2023)."""
 
     rank: Count = 4
+    layers: Literal["attention", "all"] = "attention"
+    """Where the LoRA lies: on the attention's projections, or on convolutions as well."""
     learning_rate: Positive = 1e-4
     updates: Count = 1
     """Steps of learning after each step of the scene."""

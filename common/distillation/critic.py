@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class LoraCritic:
                 " (offload group); choose offload none or model, or another loss"
             )
         self.prior, self.config, self._tell_prior = prior, config, camera
-        self._layers = add_lora(prior.denoiser, config.rank)
+        self._layers = add_lora(prior.denoiser, config.rank, config.layers)
         embedding, width = time_embedding(prior.denoiser)
         self._camera = nn.Linear(FEATURES, width, bias=False).to(prior.device)
         nn.init.zeros_(self._camera.weight)
@@ -140,11 +140,15 @@ class LoraCritic:
                     state[key] = state[key].to(parameter.device)
 
 
-def add_lora(denoiser: nn.Module, rank: int) -> list[Any]:
-    """Put a LoRA of `rank` on the attention projections of a denoiser; the layers that carry it.
+def add_lora(
+    denoiser: nn.Module, rank: int, where: Literal["attention", "all"] = "attention"
+) -> list[Any]:
+    """Put a LoRA of `rank` on layers of a denoiser; those layers.
 
-    It starts as no change at all, its first factor drawn from torch's generator. Its parameters
-    are float32 and the only ones that require a gradient. Raises UserError without peft.
+    where: `attention` is the projections of its attention, as published; `all` is every linear
+    layer and convolution but the embeddings. It starts as no change at all, its first factor drawn
+    from torch's generator. Its parameters are float32 and the only ones that require a gradient.
+    Raises UserError without peft.
     """
     from common.priors.choose import require_peft
 
@@ -152,7 +156,7 @@ def add_lora(denoiser: nn.Module, rank: int) -> list[Any]:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    targets = [*PROJECTIONS, *TEXT_PROJECTIONS]
+    targets = [*PROJECTIONS, *TEXT_PROJECTIONS] if where == "attention" else _inner(denoiser)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
     inject_adapter_in_model(config, denoiser, adapter_name=ADAPTER)
     layers = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
@@ -160,6 +164,15 @@ def add_lora(denoiser: nn.Module, rank: int) -> list[Any]:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return layers
+
+
+def _inner(denoiser: nn.Module) -> list[str]:
+    """The names of all linear layers and convolutions but the embeddings'."""
+    return [
+        name
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and "embed" not in name
+    ]
 
 
 def time_embedding(denoiser: nn.Module) -> tuple[nn.Module, int]:

@@ -64,6 +64,24 @@ def test_it_starts_as_the_prior_and_leaves_it_alone(
     assert (elsewhere - after).abs().max() > 1e-5
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_can_lie_on_all_layers(family: Family, models: dict[str, Path]) -> None:
+    """Convolutions and feed-forward layers learn too, and the prior stays as it was."""
+    prior = loaded(models[family])
+    x, t = inputs(prior)
+    text = prior.encode_text(TEXTS)
+    before = prior.predict_noise(x, t, text, VIEWS)
+    few = len(LoraCritic(loaded(models[family]), CriticConfig()).tensors())
+    critic = LoraCritic(prior, CriticConfig(layers="all", learning_rate=1e-2))
+    start = {key: value.clone() for key, value in critic.tensors().items()}
+    assert len(start) > few
+    torch.testing.assert_close(critic.predict_noise(x, t, text, VIEWS), before)
+    critic.update(x, text, VIEWS, torch.default_generator)
+    moved = [key for key, value in critic.tensors().items() if "lora_B" in key and value.any()]
+    assert any("attn" not in key for key in moved)
+    assert torch.equal(prior.predict_noise(x, t, text, VIEWS), before)
+
+
 def test_it_learns_the_renders(models: dict[str, Path]) -> None:
     """On one fixed render its error falls below the prior's, and VSD's gradient is their gap."""
     prior = loaded(models["sd15"])
