@@ -30,7 +30,7 @@ from common.toybox.vocabulary import is_held_out, token_ids
 
 DISTANCE = 3.0
 VIEWS_OF_TOY = 2  # a toy is put up once for two pictures
-SHARES = {"plain": 0.7, "second": 0.1, "pattern": 0.1, "pattern and second": 0.1}
+SHARES = {"plain": 0.5, "second": 0.1, "pattern": 0.2, "pattern and second": 0.2}
 """How often a caption names what beside its category and its colour."""
 
 
