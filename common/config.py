@@ -181,7 +181,7 @@ class DistillationConfig(Part):
     loss: LossName = "sds"
     weight: WeightKind | None = None
     """w(t); null is the loss's published choice."""
-    guidance_scale: float | None = None
+    guidance_scale: Schedule | None = None
     """Scale of classifier-free guidance, 1 is none; null is the loss's published choice."""
     t_min: Schedule = 0.02
     """Lowest noise level, as a share of the prior's timesteps."""

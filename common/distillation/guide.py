@@ -129,13 +129,14 @@ class Guide:
         progress = min(1.0, step / max(1, self.steps - 1))
         if config.csd_progress is not None:
             progress = step_schedule(config.csd_progress, step)
+        scale = config.guidance_scale
         return Distillation(
             prior=self.prior,
             text=prompts.rows(cameras),
             uncond=prompts.unconditional_rows(cameras),
             negative=prompts.negative_rows(cameras),
             camera=cameras if self.tell_camera else None,
-            guidance_scale=config.guidance_scale,
+            guidance_scale=None if scale is None else step_schedule(scale, step),
             weight=config.weight,
             perp_neg_texts=negatives,
             perp_neg_weights=weights,

@@ -159,7 +159,8 @@ def _advise(run: Run, stage: Stage, config: DistillationConfig, told: bool) -> N
     """Say what will disappoint: without guidance a prior that is blind to the view makes fog."""
     scale = config.guidance_scale
     scale = PAPER[config.loss].guidance_scale if scale is None else scale
-    if scale == 1.0 and config.loss != "csd" and not told:
+    unguided = scale == 1.0 if isinstance(scale, int | float) else all(s == 1.0 for _, s in scale)
+    if unguided and config.loss != "csd" and not told:
         run.warn(
             f"{stage}.distillation.guidance_scale is 1, which is no guidance; models of the wide "
             f"world want more: start from their own configuration (--config sdxl, for example), or "

@@ -198,6 +198,12 @@ def test_csd_moves_to_the_negative_prompt_over_the_stage() -> None:
     assert half.context(THREE, 5).csd_progress == 0.25
 
 
+def test_guidance_follows_its_schedule() -> None:
+    guide = guide_of(Speaking(), guidance_scale=[(0, 3.0), (8, 1.0)])
+    assert [guide.context(THREE, step).guidance_scale for step in (0, 4, 9)] == [3.0, 2.0, 1.0]
+    assert guide_of(Speaking()).context(THREE, 4).guidance_scale is None  # the loss's own
+
+
 def test_options_reach_the_losses() -> None:
     changes: dict[str, Any] = {
         "guidance_scale": 3.0,
