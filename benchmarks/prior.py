@@ -44,7 +44,7 @@ SEED_CAPTION = "a brown bear"
 SCHEDULES = {
     "narrowing": [
         "coarse.distillation.t_min=0.05",
-        "coarse.distillation.t_max=[[0, 0.9], [350, 0.4]]",
+        "coarse.distillation.t_max=[[0, 0.9], [500, 0.4]]",
     ],
     "wide": ["coarse.distillation.t_min=0.02", "coarse.distillation.t_max=0.98"],
 }
