@@ -48,6 +48,9 @@ def clean(mesh: Mesh, min_component_share: float = 0.01) -> Mesh:
     meshes.meshing_remove_unreferenced_vertices()
     meshes.meshing_repair_non_manifold_edges(method="Split Vertices")
     meshes.meshing_repair_non_manifold_vertices()
+    # Where sheets that were merged share an edge, pymeshlab may leave it and then refuse to orient.
+    meshes = _mesh_set(*detach_crowded(*_matrices(meshes)))
+    meshes.meshing_remove_unreferenced_vertices()
     meshes.meshing_re_orient_faces_coherently()
     vertices, faces = _matrices(meshes)
     return _mesh(vertices, wind_outward(vertices, faces))
@@ -91,6 +94,23 @@ def drop_specks(vertices: Floats, faces: Ints, min_share: float) -> Ints:
             f"{shares.max():.2%} of the surface, {min_share:.2%} is needed)"
         )
     return faces[kept]
+
+
+def detach_crowded(vertices: Floats, faces: Ints) -> tuple[Floats, Ints]:
+    """The mesh with vertices of their own for the faces at edges that more than two faces share.
+
+    Nothing moves: those faces stay where they are and are joined to no other.
+    Vertices that no face has any more stay.
+    """
+    ends = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    _, edge, count = np.unique(ends, axis=0, return_inverse=True, return_counts=True)
+    crowded = (count[edge.reshape(-1)] > 2).reshape(-1, 3).any(axis=1)
+    if not crowded.any():
+        return vertices, faces
+    loose = faces[crowded].reshape(-1)
+    faces = faces.copy()
+    faces[crowded] = vertices.shape[0] + np.arange(loose.size).reshape(-1, 3)
+    return np.concatenate([vertices, vertices[loose]]), faces
 
 
 def face_components(faces: Ints, vertex_count: int) -> Ints:

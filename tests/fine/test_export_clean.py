@@ -89,6 +89,20 @@ def test_no_edge_keeps_more_than_two_faces() -> None:
     assert out.faces.shape[0] == 3
 
 
+def test_an_edge_that_pymeshlab_leaves_is_detached() -> None:
+    """Two fans that touch along the edge 4-8: its own repair leaves that, and orienting fails."""
+    fans = "426 041 240 143 534 548 58a 467 479 498 9d8 4bc 4c8 8db 8b4 8ca"
+    faces = torch.tensor([[int(corner, 16) for corner in face] for face in fans.split()])
+    vertices = torch.rand(14, 3, generator=torch.Generator().manual_seed(0))
+    assert edge_counts(faces).max() == 4
+    out = clean(Mesh(vertices, faces), 0.0)
+    assert edge_counts(out.faces).max() <= 2
+    before, after = (
+        torch.sort(m.vertices[m.faces].sum((1, 2))).values for m in (Mesh(vertices, faces), out)
+    )
+    torch.testing.assert_close(after, before)  # every face is where it was
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_soup_is_survived(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
