@@ -95,6 +95,8 @@ def cosine_decay(progress: float, final: float) -> float:
 def deterministic(device: torch.device) -> None:
     """On the CPU every sum has one order, so that a run's bits repeat."""
     torch.use_deterministic_algorithms(device.type == "cpu")
+    # Nothing here reads memory before it wrote it, and filling it takes time in every operation.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def train(
