@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from common.images import psnr_of_each, save_strip
 from common.priors.loading import LoadOptions, load_prior
 from common.priors.pretrained import PretrainedPrior
 from common.runs import Run
-from common.toybox.grammar import CATEGORIES, COLORS, Caption
+from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
 from common.toybox.knowledge import denoised, sample, true_views
 from common.toybox.likeness import diversity
 from common.toybox.score import unlit_views
@@ -40,6 +41,11 @@ KINDS = ("pixel", "latent")
 SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 FOVY = math.radians(40.0)
 VIEWS = 64
+CAPTION_KINDS: dict[str, Callable[[Caption], bool]] = {
+    "one colour": lambda c: c.pattern is None and c.second is None,
+    "two colours": lambda c: c.pattern is None and c.second is not None,
+    **{pattern: lambda c, p=pattern: c.pattern == p for pattern in PATTERNS},
+}
 SEED_CAPTION = "a brown bear"
 SCHEDULES = {
     "narrowing": [
@@ -102,10 +108,23 @@ def errors(priors: dict[str, PretrainedPrior]) -> str:
         f"{VIEWS // 4} for the latent one. The exact prior knows the answer and gives it at every "
         f"noise level. For the pixel prior the peak is white against black; latents have no peak, "
         f"there it is the ratio of their own power to the error's.\n\n"
-        f"{table(header, list(cells.values()))}"
+        f"{table(header, list(cells.values()))}\n\n"
+        f"The pixel prior by what the caption says, seen and told the camera:\n\n"
+        f"{errors_by_kind(priors['pixel'])}"
     )
     print(body)
     return body
+
+
+def errors_by_kind(prior: PretrainedPrior) -> str:
+    """The table of errors of one prior by noise level and by what captions name."""
+    cells = [[f"{share:g}"] for share in SHARES]
+    for fits in CAPTION_KINDS.values():
+        views = drawn(VIEWS, False, fits)
+        images = true_views(views, prior.resolution)
+        for row, share in zip(cells, SHARES, strict=True):
+            row.append(f"{decibels(*denoised(prior, images, views, share, True)):.1f}")
+    return table(["noise level", *CAPTION_KINDS], cells)
 
 
 def decibels(found: Tensor, true: Tensor) -> float:
@@ -114,12 +133,19 @@ def decibels(found: Tensor, true: Tensor) -> float:
     return float(psnr_of_each(found, true, peak).mean())
 
 
-def drawn(count: int, held_out: bool) -> list[View]:
-    """Views of canonical toys, evenly over the sphere, the same ones at every call."""
+def drawn(
+    count: int, held_out: bool, fits: Callable[[Caption], bool] = lambda _: True
+) -> list[View]:
+    """Views of canonical toys, evenly over the sphere, the same ones at every call.
+
+    fits: which captions to take.
+    """
     rng = np.random.default_rng(7)
-    views = []
-    for _ in range(count):
+    views: list[View] = []
+    while len(views) < count:
         caption = draw_caption(rng, held_out)
+        if not fits(caption):
+            continue
         height = math.asin(rng.uniform(-1.0, 1.0))
         views.append(View(caption, 0, rng.uniform(-math.pi, math.pi), height, FOVY))
     return views
