@@ -1,7 +1,6 @@
 """How near the pipeline comes to known answers: captions whose true mesh the toybox knows.
 
     python benchmarks/known_answer.py                       # the learned prior
-    python benchmarks/known_answer.py --limit 12            # its first twelve captions
     python benchmarks/known_answer.py --prior blind         # the learned one, not told the camera
     python benchmarks/known_answer.py --prior exact         # the exact one
 
@@ -51,7 +50,7 @@ CAPTIONS = (
     "a pink cupcake", "a purple elephant", "a brown ice cream", "a yellow lamp", "a black rabbit",
     "a white snowman", "a checkered brown table", "a green train", "a green tree",
 )  # fmt: skip
-"""The first `SHOWN` are those of the pictures."""
+"""The first `SHOWN` are those of the README's picture."""
 PRIORS = {
     "exact": ("exact", []),
     "toybox": ("toybox", []),
@@ -97,13 +96,12 @@ def main() -> None:
     answers = [answer(c, options) for c in CAPTIONS[first : options.limit : step]]
     body = report(answers)
     print(body)
-    whole = options.limit in (SHOWN, len(CAPTIONS)) and step == 1
+    whole = options.limit >= len(CAPTIONS) and step == 1
     if not whole or options.settings or options.prior not in PRIORS:
         return
-    sheet = torch.cat([row(folder_of(c, options)) for c in CAPTIONS[: options.limit]])
+    sheet = torch.cat([row(folder_of(c, options)) for c in CAPTIONS])
     save_strip(sheet, Path("docs/images") / f"known_answer-{options.prior}.png", columns=12)
-    limit = f" --limit {options.limit}" if options.limit < len(CAPTIONS) else ""
-    write_section(f"known_answer.py --prior {options.prior}{limit}", body)
+    write_section(f"known_answer.py --prior {options.prior}", body)
 
 
 def folder_of(caption: str, options: argparse.Namespace) -> Path:
