@@ -72,27 +72,35 @@ class ExactPrior(Prior):
             raise ValueError("camera: the exact prior knows true views only, got None")
         alpha, sigma = self.schedule.at(t, x_t.ndim)
         noise = torch.empty_like(x_t)
-        for row, prompt in enumerate(text.prompts):
-            here = slice(row, row + 1)
-            views = self.true_views(prompt, camera[here])
-            x0 = posterior_mean(x_t[here], alpha[here], sigma[here], views[None])
-            noise[here] = (x_t[here] - alpha[here] * x0) / sigma[here]
+        for prompt in dict.fromkeys(text.prompts):
+            rows = [row for row, other in enumerate(text.prompts) if other == prompt]
+            for row, views in zip(
+                rows, self.true_views(prompt, camera[torch.tensor(rows)]), strict=True
+            ):
+                here = slice(row, row + 1)
+                x0 = posterior_mean(x_t[here], alpha[here], sigma[here], views[None])
+                noise[here] = (x_t[here] - alpha[here] * x0) / sigma[here]
         return noise
 
-    def true_views(self, prompt: str, camera: Cameras) -> Tensor:
-        """What one camera may see of a prompt: `[K, C, h, w]` in the model's own space.
+    def true_views(self, prompt: str, cameras: Cameras) -> list[Tensor]:
+        """What each of B cameras may see of a prompt: B times `[K, C, h, w]`, in the model's space.
 
         The last ones are kept: some losses ask for the same view many times a step.
         """
-        angles = (camera.azimuth, camera.elevation, camera.distance, camera.fovy)
-        key = (prompt, *(float(value) for value in angles))
-        if key not in self._views:
-            if len(self._views) >= KEPT:
-                self._views.pop(next(iter(self._views)))
-            here = camera.to(self.device)
-            views = [photograph(toy, here, self.resolution) for toy in self._toys(prompt)]
-            self._views[key] = self.encode_image(torch.cat(views))
-        return self._views[key]
+        angles = torch.stack(
+            [cameras.azimuth, cameras.elevation, cameras.distance, cameras.fovy], dim=-1
+        )
+        keys = [(prompt, *row) for row in angles.tolist()]
+        found = {key: self._views[key] for key in keys if key in self._views}
+        missing = {key: number for number, key in enumerate(keys) if key not in found}
+        if missing:
+            here = cameras[torch.tensor(list(missing.values()))].to(self.device)
+            toys = self._toys(prompt)
+            views = torch.stack([photograph(toy, here, self.resolution) for toy in toys], dim=1)
+            found |= {key: self.encode_image(v) for key, v in zip(missing, views, strict=True)}
+        kept = [*self._views.items(), *((key, found[key]) for key in missing)]
+        self._views = dict(kept[-KEPT:])
+        return [found[key] for key in keys]
 
     def _toys(self, prompt: str) -> list[ToyObject]:
         if prompt:

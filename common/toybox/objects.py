@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.mesh import Mesh, face_normals
+from common.mesh import Mesh, face_normals, vertex_normals
+from common.rasterize import opposite_vertices
 from common.toybox import animals, things, vehicles
 from common.toybox.clay import PRIMARY, SECONDARY, Clay, accent
 from common.toybox.grammar import COLORS, PARTNERS, Caption, parse
@@ -83,6 +84,16 @@ class ToyObject:
     paints: Tensor
     other: Tensor
     pattern: Pattern | None
+
+    @cached_property
+    def normals(self) -> Tensor:
+        """Smooth unit normals of the vertices, `[V, 3]`."""
+        return vertex_normals(self.mesh.vertices, self.mesh.faces)
+
+    @cached_property
+    def opposite(self) -> Tensor:
+        """The vertex across each edge, int64 `[F, 3]`, as antialiasing wants it."""
+        return opposite_vertices(self.mesh.faces)
 
     def albedo(self, points: Tensor, faces: Tensor) -> Tensor:
         """sRGB-encoded colours `[N, 3]` in [0, 1] at `points` `[N, 3]` on `faces` (int64 `[N]`).

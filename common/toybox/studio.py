@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.cameras import Cameras
-from common.mesh import vertex_normals
 from common.rasterize import Raster, antialias, interpolate, rasterize, scatter_image
 from common.shading import headlights, shade
 from common.toybox.objects import ToyObject
@@ -37,11 +36,10 @@ def photograph(
     """
     raster, points, albedo = _surface(toy, cameras, resolution, window)
     # Smooth normals: bevels carry the edges, and the facets of round parts are not the toy's.
-    smooth = vertex_normals(toy.mesh.vertices, toy.mesh.faces)
-    normals = F.normalize(interpolate(smooth, raster), dim=-1)
+    normals = F.normalize(interpolate(toy.normals, raster), dim=-1)
     lamp = headlights(cameras.position, AMBIENT)
     colors = shade(albedo, normals, points, lamp, raster.view)
-    return _compose(colors, raster, BACKDROP)
+    return _compose(toy, colors, raster, BACKDROP)
 
 
 @torch.no_grad()
@@ -50,7 +48,7 @@ def albedo_views(
 ) -> tuple[Tensor, Tensor]:
     """Unlit views `[B, H, W, 3]` of a toy and their silhouettes, bool `[B, H, W]`."""
     raster, _, albedo = _surface(toy, cameras, resolution)
-    return _compose(albedo, raster, backdrop), raster.face_index >= 0
+    return _compose(toy, albedo, raster, backdrop), raster.face_index >= 0
 
 
 def _surface(
@@ -63,6 +61,6 @@ def _surface(
     return raster, points, toy.albedo(points, raster.face)
 
 
-def _compose(colors: Tensor, raster: Raster, backdrop: Color) -> Tensor:
+def _compose(toy: ToyObject, colors: Tensor, raster: Raster, backdrop: Color) -> Tensor:
     background = torch.tensor(backdrop, device=colors.device)
-    return antialias(scatter_image(colors, raster, background), raster)
+    return antialias(scatter_image(colors, raster, background), raster, toy.opposite)

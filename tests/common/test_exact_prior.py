@@ -94,7 +94,7 @@ def test_every_row_has_its_own_text_camera_and_time() -> None:
 
 
 def test_the_empty_prompt_stands_for_several_toys() -> None:
-    views = pixel().true_views("", orbit(1))
+    (views,) = pixel().true_views("", orbit(1))
     assert views.shape[1:] == (3, 64, 64)
     assert views.shape[0] > 4
     distance = torch.cdist(views.flatten(1), views.flatten(1))
@@ -193,16 +193,29 @@ def test_a_view_is_photographed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     prior, cameras, taken = pixel(), orbit(40), []
 
     def counted(toy: ToyObject, camera: Cameras, resolution: int) -> Tensor:
-        taken.append(float(camera.azimuth))
+        taken.extend(camera.azimuth.tolist())
         return photograph(toy, camera, resolution)
 
     monkeypatch.setattr(exact, "photograph", counted)
-    first, other = (prior.true_views("a red chair", cameras[i : i + 1]) for i in range(2))
+
+    def view(caption: str, index: int = 0) -> Tensor:
+        (found,) = prior.true_views(caption, cameras[index : index + 1])
+        return found
+
+    first, other = (view("a red chair", index) for index in range(2))
     assert not torch.equal(first, other)
-    assert torch.equal(prior.true_views("a red chair", cameras[:1]), first)
-    assert not torch.equal(prior.true_views("a blue chair", cameras[:1]), first)
+    assert torch.equal(view("a red chair"), first)
+    assert not torch.equal(view("a blue chair"), first)
     assert len(taken) == 3
+    together = prior.true_views("a red chair", cameras[torch.tensor([1, 2, 0, 2])])
+    assert len(taken) == 4
+    assert torch.equal(together[0], other)
+    assert torch.equal(together[2], first)
+    assert torch.equal(together[1], together[3])
+    assert torch.equal(
+        together[1], exact.ExactPrior("pixel").true_views("a red chair", cameras[2:3])[0]
+    )
     for index in range(len(cameras)):  # more than are kept: the first is taken anew, the same
-        prior.true_views("a red chair", cameras[index : index + 1])
-    assert torch.equal(prior.true_views("a red chair", cameras[:1]), first)
+        view("a red chair", index)
+    assert torch.equal(view("a red chair"), first)
     assert taken.count(taken[0]) == 3
