@@ -400,7 +400,8 @@ def report(outcomes: Outcomes, options: argparse.Namespace) -> str:
         f"blurred, more is noisy. Janus: of {LOOKS} cameras behind, how many see what looks more "
         "like the front; over captions that have one. Diversity: root mean square difference of "
         f"the views of two seeds, in [0, 1]; that of true instances is {apart:.3f}. Gradient: its "
-        "root mean square in the prior's range [-1, 1]. Seconds: of the coarse stage."
+        "root mean square in the prior's range [-1, 1]. Seconds: of the coarse stage, "
+        "where other processes may have shared the cores."
     ]
     for name in options.priors:
         cells = {
