@@ -162,7 +162,7 @@ def load_prior(options: LoadOptions) -> PretrainedPrior:
     options = _choose_offload(options, pipeline, denoiser, device)
     autocast = small and computes_bf16(device)
     if autocast and device.type == "cpu":
-        denoiser.to(memory_format=torch.channels_last)  # convolutions are a sixth faster
+        denoiser.to(memory_format=torch.channels_last)  # faster there
     prior = _adapt(
         family,
         LoadedPipeline(

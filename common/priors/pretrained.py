@@ -289,7 +289,7 @@ class PretrainedPrior(Prior):
             return pixels
         if self.autocast:
             # A permuted image lies channels last, and so would all that is made of it; on the CPU
-            # bfloat16 group norms go back through that twenty times slower.
+            # bfloat16 group norms go back through that far slower.
             pixels = pixels.contiguous()
         with out_of_memory_advice(self.options), self.computing():
             move(self.vae, self.device)
