@@ -1,0 +1,128 @@
+"""What memory layouts cost the embedded prior, and what one call saves the exact one, on the CPU.
+
+    python benchmarks/embedded.py
+
+The network and the autoencoder compute in bfloat16 where the CPU has it, and take their tensors
+plain (NCHW) or channels last (NHWC); the results are the same. The variants of a row take turns,
+and the best of several calls of each counts; compare the ratios rather than the times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from results import table, write_section
+
+from common.cameras import orbit
+from common.config import CriticConfig
+from common.distillation.critic import LoraCritic
+from common.priors.exact import PIXEL_RESOLUTION
+from common.priors.loading import LoadOptions, load_prior
+from common.priors.pretrained import PretrainedPrior, encode_latents
+from common.toybox.objects import build
+from common.toybox.studio import photograph
+
+CAPTION = "a red mushroom"
+VIEWS = 2
+LAYOUTS = {"plain": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+def main() -> None:
+    """Time, print, write."""
+    rows = [
+        *(denoiser_row(kind) for kind in ("pixel", "latent")),
+        critic_row(),
+        encoder_row(),
+        exact_row(),
+    ]
+    header = ["what", "first", "second", "milliseconds", "first / second"]
+    body = f"{VIEWS} views; the best of several calls in turns.\n\n{table(header, rows)}"
+    print(body)
+    write_section("embedded.py", body)
+
+
+def in_turns(variants: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
+    """The least milliseconds of each; the first call of each does not count."""
+    least = dict.fromkeys(variants, float("inf"))
+    for repeat in range(repeats + 1):
+        for name, function in variants.items():
+            start = time.perf_counter()
+            function()
+            if repeat:
+                least[name] = min(least[name], 1e3 * (time.perf_counter() - start))
+    return least
+
+
+def compared(what: str, variants: dict[str, Callable[[], object]]) -> list[str]:
+    """A row of the table: two variants, their times and ratio."""
+    first, second = (times := in_turns(variants)).values()
+    return [what, *times, f"{first:.0f} and {second:.0f}", f"{first / second:.2f}"]
+
+
+def embedded(kind: str, layout: torch.memory_format) -> PretrainedPrior:
+    """The embedded prior with its network's weights in a layout."""
+    prior = load_prior(LoadOptions(source=f"toybox-{kind}"))
+    prior.denoiser.to(memory_format=layout)
+    return prior
+
+
+def denoiser_row(kind: str) -> list[str]:
+    """One guided call, forward: conditional and empty rows together."""
+
+    def guided(prior: PretrainedPrior) -> Callable[[], object]:
+        text = prior.encode_text([CAPTION] * VIEWS + [""] * VIEWS)
+        x = torch.randn(2 * VIEWS, *prior.latent_shape)
+        t = torch.full((2 * VIEWS,), 500)
+        cameras = orbit(2 * VIEWS)
+        return lambda: prior.predict_noise(x, t, text, cameras)
+
+    variants = {name: guided(embedded(kind, layout)) for name, layout in LAYOUTS.items()}
+    return compared(f"{kind} network, guided", variants)
+
+
+def critic_row() -> list[str]:
+    """One update of VSD's critic, forward and back through the pixel network."""
+
+    def update(prior: PretrainedPrior) -> Callable[[], object]:
+        critic = LoraCritic(prior, CriticConfig())
+        text = prior.encode_text([CAPTION] * VIEWS)
+        x = torch.randn(VIEWS, *prior.latent_shape)
+        return lambda: critic.update(x, text, orbit(VIEWS), None)
+
+    variants = {name: update(embedded("pixel", layout)) for name, layout in LAYOUTS.items()}
+    return compared("update of VSD's critic", variants)
+
+
+def encoder_row() -> list[str]:
+    """The autoencoder's encoder at 512 px, there and back."""
+    prior = load_prior(LoadOptions(source="toybox-latent"))
+
+    def there_and_back(layout: torch.memory_format) -> Callable[[], object]:
+        pixels = torch.rand(VIEWS, 3, prior.resolution, prior.resolution) * 2 - 1
+        pixels = pixels.to(memory_format=layout).requires_grad_()
+
+        def call() -> None:
+            with prior.computing():
+                encode_latents(prior.vae, pixels).square().sum().backward()
+
+        return call
+
+    variants = {name: there_and_back(layout) for name, layout in reversed(LAYOUTS.items())}
+    return compared("encoder at 512 px, there and back", variants)
+
+
+def exact_row() -> list[str]:
+    """The exact prior's photographs of one toy at 64 px, one call for all cameras or one each."""
+    size = PIXEL_RESOLUTION
+    toy, cameras = build(CAPTION), orbit(VIEWS)
+    variants = {
+        "one by one": lambda: [photograph(toy, cameras[i : i + 1], size) for i in range(VIEWS)],
+        "together": lambda: photograph(toy, cameras, size),
+    }
+    return compared(f"exact prior's views at {size} px", variants)
+
+
+if __name__ == "__main__":
+    main()
