@@ -9,11 +9,11 @@ and the best of several calls of each counts; compare the ratios rather than the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
 from results import table, write_section
+from timing import best_in_turns
 
 from common.cameras import orbit
 from common.config import CriticConfig
@@ -43,21 +43,9 @@ def main() -> None:
     write_section("embedded.py", body)
 
 
-def in_turns(variants: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
-    """The least milliseconds of each; the first call of each does not count."""
-    least = dict.fromkeys(variants, float("inf"))
-    for repeat in range(repeats + 1):
-        for name, function in variants.items():
-            start = time.perf_counter()
-            function()
-            if repeat:
-                least[name] = min(least[name], 1e3 * (time.perf_counter() - start))
-    return least
-
-
 def compared(what: str, variants: dict[str, Callable[[], object]]) -> list[str]:
     """A row of the table: two variants, their times and ratio."""
-    first, second = (times := in_turns(variants)).values()
+    first, second = (times := best_in_turns(variants)).values()
     return [what, *times, f"{first:.0f} and {second:.0f}", f"{first / second:.2f}"]
 
 

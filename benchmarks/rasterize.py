@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import trimesh
 from results import table, write_section
+from timing import best
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,17 +29,6 @@ from common.rasterize import (
     scatter_image,
     visible_faces,
 )
-
-
-def best(function: Callable[[], object], repeats: int = 7) -> float:
-    """The least milliseconds of several calls; the first one compiles and does not count."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times)
 
 
 def plain_z_buffer(clip: Tensor, faces: Tensor, size: int) -> np.ndarray:
