@@ -1,11 +1,15 @@
-"""The camera as a model is told it: twelve numbers of azimuth and elevation.
+"""What the embedded networks are told beside text and time: cameras, a reference image, rays.
 
-A U-Net built with `class_embed_type="projection"` and twelve inputs adds a small network of them
-to its time embedding. All zeros stand for "not told": the row that is blind to the camera.
+A U-Net built with `class_embed_type="projection"` and 22 inputs adds a small network of them to its
+time embedding: twelve numbers of the view's camera, ten of where it lies as seen from the camera of
+a reference image. All zeros stand for "not told". Further input channels hold that image and a map
+of the view's rays, so that a convolution knows where in space it looks. U-Nets with twelve inputs
+and no further channels are told the camera alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +20,11 @@ from common.cameras import Cameras
 
 HARMONICS = 3
 FEATURES = 4 * HARMONICS
+RELATIVE = 2 * HARMONICS + 4
+LABELS = FEATURES + RELATIVE
+PERIODS = (0.6, 0.3)
+"""World units after which the waves of `ray_map` repeat; the toybox's stripes do after 0.3."""
+RAYS = 6 + 6 * len(PERIODS)
 
 
 def camera_features(cameras: Cameras) -> Tensor:
@@ -30,19 +39,112 @@ def camera_features(cameras: Cameras) -> Tensor:
     return torch.cat([azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()], dim=-1)
 
 
+def relative_features(cameras: Cameras, reference: Cameras) -> Tensor:
+    """Where views lie as seen from the camera of a reference image, `[B, 10]`.
+
+    Columns: sines, then cosines of 1, 2 and 3 times azimuth minus the reference's azimuth; sine and
+    cosine of the view's elevation, then of the reference's.
+    """
+    multiples = torch.arange(1, HARMONICS + 1, device=cameras.azimuth.device)
+    turn = (cameras.azimuth - reference.azimuth)[:, None] * multiples
+    heights = [e for c in (cameras, reference) for e in (c.elevation.sin(), c.elevation.cos())]
+    return torch.cat([turn.sin(), turn.cos(), torch.stack(heights, dim=-1)], dim=-1)
+
+
+def ray_map(cameras: Cameras, side: int) -> Tensor:
+    """The rays of a view's `side` x `side` pixels, `[B, RAYS, side, side]`.
+
+    Channels: of each ray the point nearest to the origin (world units, 3), its unit direction (3),
+    and sines and cosines of that point's coordinates over each of `PERIODS`.
+    """
+    origins, directions = cameras.rays(side, side)
+    along = (origins * directions).sum(dim=-1, keepdim=True)
+    nearest = origins - along * directions
+    waves = [2.0 * math.pi / period * nearest for period in PERIODS]
+    parts = [nearest, directions, *(f for w in waves for f in (w.sin(), w.cos()))]
+    return torch.cat(parts, dim=-1).permute(0, 3, 1, 2)
+
+
+def told_inputs(
+    side: int, cameras: Cameras, told: Tensor, reference: Cameras, related: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Class labels `[B, LABELS]` and ray maps `[B, RAYS, side, side]` of B views.
+
+    told: `[B]`, 1 where a view's camera is told, else 0. reference, related: the cameras of the
+    reference images, and whether views are told where they lie relative to them. The rays are those
+    of the camera; where only the relative one is told, of a world turned so that the reference
+    looks from azimuth 0; zeros where neither is.
+    """
+    labels = torch.cat(
+        [
+            camera_features(cameras) * told[:, None],
+            relative_features(cameras, reference) * related[:, None],
+        ],
+        dim=-1,
+    )
+    azimuth = torch.where(told > 0, cameras.azimuth, cameras.azimuth - reference.azimuth)
+    seen = Cameras(azimuth, cameras.elevation, cameras.distance, cameras.fovy)
+    known = torch.maximum(told, related)
+    return labels, ray_map(seen, side) * known[:, None, None, None]
+
+
 def reads_camera(config: Mapping[str, Any]) -> bool:
     """Whether a U-Net of this diffusers configuration takes `camera_features` as class labels."""
+    return config.get("class_embed_type") == "projection" and config.get(
+        "projection_class_embeddings_input_dim"
+    ) in (FEATURES, LABELS)
+
+
+def reads_reference(config: Mapping[str, Any]) -> bool:
+    """Whether a U-Net also takes a reference image and rays as further input channels."""
     return (
-        config.get("class_embed_type") == "projection"
-        and config.get("projection_class_embeddings_input_dim") == FEATURES
+        reads_camera(config)
+        and config.get("projection_class_embeddings_input_dim") == LABELS
+        and config.get("in_channels") == 2 * config.get("out_channels", 0) + RAYS
     )
 
 
-def camera_labels(cameras: Cameras | None, like: Tensor) -> Tensor:
-    """`camera_features` as class labels `[B, 12]` in the device and dtype of `like` `[B, ...]`.
+def unet_inputs(
+    config: Mapping[str, Any],
+    x_t: Tensor,
+    cameras: Cameras | None = None,
+    image: Tensor | None = None,
+    reference: Cameras | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """What a U-Net of this diffusers configuration takes for `x_t` `[B, C, h, w]`, and its labels.
 
-    Zeros (camera not told) if `cameras` is None.
+    cameras: of the views, None for not told. image, reference: see `with_reference`; for networks
+    that take none they play no part. A U-Net that can't be told the camera takes `x_t` as it is.
     """
+    if reads_reference(config):
+        return with_reference(x_t, cameras, image, reference)
+    if not reads_camera(config):
+        return x_t, None
     if cameras is None:
-        return like.new_zeros(like.shape[0], FEATURES)
-    return camera_features(cameras).to(like)
+        return x_t, x_t.new_zeros(len(x_t), FEATURES)
+    return x_t, camera_features(cameras).to(x_t)
+
+
+def with_reference(
+    x_t: Tensor, cameras: Cameras | None, image: Tensor | None, reference: Cameras | None
+) -> tuple[Tensor, Tensor]:
+    """The input `[B, 2C + RAYS, h, w]` and the class labels of a U-Net that `reads_reference`.
+
+    x_t: `[B, C, h, w]`. cameras: of the views, or None if they aren't told. image: the clean x of
+    the reference images, `[B, C, h, w]`; reference: their cameras. Raises ValueError if only one
+    of the two is there and the view's camera isn't.
+    """
+    if cameras is None and reference is not None:
+        raise ValueError("reference: relative to which cameras? give cameras as well")
+    none = torch.zeros(len(x_t), device=x_t.device)
+    one = torch.ones_like(none)
+    view = Cameras(none, none, 3.0 * one, one) if cameras is None else cameras
+    labels, rays = told_inputs(
+        x_t.shape[-1],
+        view,
+        none if cameras is None or reference is not None else one,
+        view if reference is None else reference,
+        none if reference is None else one,
+    )
+    picture = torch.zeros_like(x_t) if image is None else image.to(x_t)
+    return torch.cat([x_t, picture, rays.to(x_t)], dim=1), labels.to(x_t)

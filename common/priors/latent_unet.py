@@ -15,7 +15,7 @@ from torch import Tensor
 from common.cameras import Cameras
 from common.errors import UserError
 from common.priors.base import TextEmbedding
-from common.priors.camera_features import camera_labels, reads_camera
+from common.priors.camera_features import reads_camera, reads_reference, unet_inputs
 from common.priors.pretrained import (
     LoadedPipeline,
     PretrainedPrior,
@@ -37,7 +37,9 @@ class LatentUNetPrior(PretrainedPrior):
         self.schedule, kind = diffusion_schedule(loaded.pipeline.scheduler)
         super().__init__(loaded, unet, kind)
         channels = vae.config.latent_channels
-        if (unet.config.in_channels, unet.config.out_channels) != (channels, channels):
+        self.takes_reference = reads_reference(unet.config)
+        takes = channels if self.takes_reference else unet.config.in_channels
+        if (takes, unet.config.out_channels) != (channels, channels):
             raise UserError(
                 f"{loaded.source} takes {unet.config.in_channels} channels where its VAE makes"
                 f" {channels}: it is not a text-to-image model (inpainting, editing or upscaling)"
@@ -58,12 +60,12 @@ class LatentUNetPrior(PretrainedPrior):
         self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
     ) -> Tensor:
         """`predict_noise` inside the autograd graph."""
-        x = x_t.to(self.dtype)
+        x, labels = unet_inputs(self.denoiser.config, x_t.to(self.dtype), camera)
         output = self.denoiser(
             x,
             t,
             encoder_hidden_states=text.tensors["states"],
-            class_labels=camera_labels(camera, x) if self.takes_camera else None,
+            class_labels=labels,
             timestep_cond=self._guidance_condition(x),
             added_cond_kwargs=self.added_conditions(x, text),
             return_dict=False,

@@ -15,7 +15,7 @@ from torch import Tensor
 from common.cameras import Cameras
 from common.errors import UserError
 from common.priors.base import TextEmbedding
-from common.priors.camera_features import camera_labels, reads_camera
+from common.priors.camera_features import reads_camera, reads_reference, unet_inputs
 from common.priors.pretrained import (
     LoadedPipeline,
     PretrainedPrior,
@@ -38,7 +38,9 @@ class PixelUNetPrior(PretrainedPrior):
         unet = loaded.pipeline.unet
         self.schedule, kind = diffusion_schedule(loaded.pipeline.scheduler)
         super().__init__(loaded, unet, kind)
-        if unet.config.in_channels != 3 or unet.config.out_channels not in (3, 6):
+        self.takes_reference = reads_reference(unet.config)
+        takes = 3 if self.takes_reference else unet.config.in_channels
+        if takes != 3 or unet.config.out_channels not in (3, 6):
             raise UserError(
                 f"{loaded.source} takes {unet.config.in_channels} channels and gives"
                 f" {unet.config.out_channels}; a pixel prior takes 3 and gives 3 or 6 (the first"
@@ -77,9 +79,9 @@ class PixelUNetPrior(PretrainedPrior):
     ) -> Tensor:
         """`predict_noise` inside the autograd graph."""
         states = text.tensors["states"]
-        labels = camera_labels(camera, states) if self.takes_camera else None
+        x, labels = unet_inputs(self.denoiser.config, x_t.to(self.dtype), camera)
         output = self.denoiser(
-            x_t.to(self.dtype),
+            x,
             t,
             encoder_hidden_states=states,
             class_labels=labels,

@@ -24,11 +24,17 @@ Color = tuple[float, float, float]
 
 AMBIENT = 0.35
 BACKDROP = (1.0, 0.0, 1.0)
+WHITE = (1.0, 1.0, 1.0)
+"""The backdrop of reference images."""
 
 
 @torch.no_grad()
 def photograph(
-    toy: ToyObject, cameras: Cameras, resolution: int, window: Tensor | None = None
+    toy: ToyObject,
+    cameras: Cameras,
+    resolution: int,
+    window: Tensor | None = None,
+    backdrop: Color = BACKDROP,
 ) -> Tensor:
     """Lit, antialiased views `[B, resolution, resolution, 3]` of a toy, sRGB in [0, 1].
 
@@ -39,7 +45,7 @@ def photograph(
     normals = F.normalize(interpolate(toy.normals, raster), dim=-1)
     lamp = headlights(cameras.position, AMBIENT)
     colors = shade(albedo, normals, points, lamp, raster.view)
-    return _compose(toy, colors, raster, BACKDROP)
+    return _compose(toy, colors, raster, backdrop)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -26,8 +27,14 @@ from common.checkpoints import checkpoint_path, read_tensors, steps_on_disk
 from common.device import computes_bf16
 from common.errors import UserError
 from common.images import save_png
-from common.priors.camera_features import camera_features
-from common.priors.loading import LoadOptions, load_prior
+from common.priors.camera_features import (
+    LABELS,
+    RAYS,
+    camera_features,
+    ray_map,
+    with_reference,
+)
+from common.priors.loading import EMBEDDED, LoadOptions, load_prior
 from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, VIEWS, Caption
 from common.toybox.objects import build
 from common.toybox.studio import photograph
@@ -200,7 +207,10 @@ def test_the_prior_speaks_as_the_network_was_trained(
     t = torch.tensor([300, 800])
     with torch.no_grad():
         ids = torch.tensor([token_ids(text) for text in texts])
-        v = net.eval()(x, t, ids, camera_features(cameras))
+        poses = torch.zeros(2, 8)
+        poses[:, 0], poses[:, 1] = cameras.azimuth, cameras.elevation
+        poses[:, 2], poses[:, 5] = cameras.fovy, 1.0
+        v = net.eval()(x, t, ids, torch.zeros_like(x), poses)
     alpha, sigma = prior.schedule.at(t)
     expected = sigma * x + alpha * v
     found = prior.predict_noise(x, t, prior.encode_text(texts), cameras)
@@ -385,7 +395,9 @@ def test_the_training_never_draws_a_held_out_caption() -> None:
 
 
 def test_views_cover_the_sphere_evenly() -> None:
-    views = data.draw_views(config(fovy=(30.0, 40.0)), 4000, np.random.default_rng(1), False)
+    views = data.draw_views(
+        config(reference_share=0.0, fovy=(30.0, 40.0)), 4000, np.random.default_rng(1), False
+    )
     cameras = data.view_cameras(views)
     mean = cameras.position / 3.0
     # The mean of n even directions has a spread of 1/sqrt(3n) = .009 an axis.
@@ -403,7 +415,8 @@ def test_the_camera_is_told_or_the_text_names_the_view() -> None:
     rng = np.random.default_rng(2)
     (view,) = data.draw_views(config(), 1, rng, False)
     view = replace(view, azimuth=3.1, elevation=0.1)
-    drawn = [data.draw_text(config(), view, rng) for _ in range(4000)]
+    view = replace(view, reference=None)
+    drawn = [(t.text, t.camera) for _ in range(4000) if (t := data.draw_told(config(), view, rng))]
     blind = [text for text, told in drawn if not told]
     told = [text for text, told in drawn if told]
     assert 0.08 < len(blind) / len(drawn) < 0.12
@@ -412,14 +425,15 @@ def test_the_camera_is_told_or_the_text_names_the_view() -> None:
     assert 0.08 < sum(not text for text, _ in drawn) / len(drawn) < 0.12
     assert 0.15 < sum("view" in text for text in told) / len(told) < 0.21
     above = replace(view, elevation=1.5)
-    assert data.draw_text(config(camera_dropout=1.0, caption_dropout=0.0), above, rng)[0].endswith(
-        "overhead view"
-    )
+    said = data.draw_told(config(camera_dropout=1.0, caption_dropout=0.0), above, rng)
+    assert said.text.endswith("overhead view")
     assert {"back view", "overhead view"} <= set(VIEWS)
 
 
 def test_a_batch_is_a_function_of_its_number_and_shows_what_it_says() -> None:
-    settings = config(batch=6, resolution=32, camera_dropout=0.0, caption_dropout=0.0)
+    settings = config(
+        batch=6, resolution=32, camera_dropout=0.0, caption_dropout=0.0, reference_share=0.0
+    )
     first, again = data.Views(settings)[3], data.Views(settings)[3]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first.images, data.Views(settings)[4].images)
@@ -431,7 +445,9 @@ def test_a_batch_is_a_function_of_its_number_and_shows_what_it_says() -> None:
         truth = photograph(build(view.caption, view.instance), cameras, 32)[0]
         shown = first.images[row].float() / 255.0
         assert float((shown - truth).abs().max()) <= 0.51 / 255
-        torch.testing.assert_close(first.camera[row], camera_features(cameras)[0])
+        labels, rays = data.Poses.of(first.poses[row : row + 1]).inputs(8)
+        torch.testing.assert_close(labels[:, :12], camera_features(cameras))
+        torch.testing.assert_close(rays, ray_map(cameras, 8))
         said = len(view.caption.text.split()) + 1  # a view's name may follow
         assert first.ids[row].tolist()[:said] == token_ids(view.caption.text)[:said]
     assert float(first.unit().min()) >= -1.0
@@ -441,9 +457,63 @@ def test_a_batch_is_a_function_of_its_number_and_shows_what_it_says() -> None:
 
 
 def test_a_camera_that_is_not_told_is_zeros() -> None:
-    batch = data.Views(config(batch=8, camera_dropout=1.0))[0]
-    assert not batch.camera.any()
-    assert data.Views(config(batch=8, camera_dropout=0.0))[0].camera.any(dim=1).all()
+    for dropout in (0.0, 1.0):
+        batch = data.Views(config(batch=8, camera_dropout=dropout, reference_share=0.0))[0]
+        labels, rays = data.Poses.of(batch.poses).inputs(4)
+        assert labels.shape == (8, LABELS)
+        assert rays.shape == (8, RAYS, 4, 4)
+        assert bool(labels.any()) == bool(rays.any()) == (dropout == 0.0)
+        assert not labels[:, 12:].any()
+
+
+def test_reference_images_are_of_the_same_toy_before_white() -> None:
+    settings = config(batch=40, resolution=32, reference_share=0.5)
+    batch = data.Views(settings)[1]
+    pose = data.Poses.of(batch.poses)
+    shown = pose.pictured > 0
+    assert 0 < int(shown.sum()) == len(batch.references) < 40
+    views = data.draw_views(settings, 40, np.random.default_rng([0, 0, 1]), False)
+    with_one = [view for view in views if view.reference is not None]
+    for image, view, azimuth, elevation in zip(
+        batch.references,
+        with_one,
+        pose.reference_azimuth[shown].tolist(),
+        pose.reference_elevation[shown].tolist(),
+        strict=True,
+    ):
+        assert view.reference == pytest.approx((azimuth, elevation))
+        assert -20.0 <= math.degrees(elevation) <= 60.0
+        camera = data.view_cameras([replace(view, azimuth=azimuth, elevation=elevation)])
+        toy = build(view.caption, view.instance)
+        truth = photograph(toy, camera, 32, backdrop=(1.0, 1.0, 1.0))[0]
+        assert float((image / 255.0 - truth).abs().max()) <= 0.51 / 255
+    labels, _ = pose.inputs(4)
+    related = labels[:, 12:].any(dim=1)
+    assert not related[~shown].any()
+    assert related[shown].float().mean() > 0.6
+    assert any(view.instance for view in with_one)
+
+
+def test_a_network_begun_with_one_of_before_forgets_nothing() -> None:
+    """New inputs begin with no weight: the same answer, whatever they are told."""
+    settings = config(resolution=64)
+    net = models.Denoiser(settings)
+    weights = EMBEDDED["toybox-pixel"]
+    before = load_prior(LoadOptions(source=str(weights), dtype="float32")).denoiser
+    taken = models.load_alike(net.unet, weights / "unet")
+    assert taken == len(net.unet.state_dict())
+    cameras, generator = orbit(2), torch.Generator().manual_seed(0)
+    x, picture = torch.randn(2, 2, 3, 64, 64, generator=generator)
+    states = torch.randn(2, 16, 64, generator=generator)
+    t = torch.tensor([300, 900])
+    with torch.no_grad():
+        told = {"class_labels": camera_features(cameras)}
+        known: Any = before
+        expected = known(x, t, encoder_hidden_states=states, **told).sample
+        seen, labels = with_reference(x, cameras, picture, None)
+        unet: Any = net.unet
+        found = unet(seen, t, encoder_hidden_states=states, class_labels=labels).sample
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_dots_are_those_of_the_toybox() -> None:
@@ -504,17 +574,15 @@ def test_a_network_that_knows_the_image_has_no_velocity_error() -> None:
     schedule = diffusion.diffusion_schedule(models.build_scheduler(clip=True))[0]
 
     class Oracle(torch.nn.Module):
-        def forward(self, x_t: Tensor, t: Tensor, ids: Tensor, camera: Tensor) -> Tensor:
+        def forward(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
             alpha, sigma = schedule.at(t)
             return (alpha * x_t - x) / sigma  # v of x_t = alpha x + sigma eps
 
     errors = diffusion.velocity_errors(
         Oracle(),  # pyright: ignore[reportArgumentType]
         schedule,
-        x,
+        diffusion.Examples(x, torch.zeros(4, 16), torch.zeros(4, 8), torch.zeros_like(x)),
         torch.tensor([1, 400, 700, 998]),
-        torch.zeros(4, 16),
-        torch.zeros(4, 12),
         torch.Generator().manual_seed(0),
         settings,
     )
@@ -549,7 +617,7 @@ def test_sampling_with_a_network_that_knows_the_images_is_guided_beyond_them() -
     class Oracle(torch.nn.Module):
         unet = task.net.unet
 
-        def forward(self, x_t: Tensor, t: Tensor, ids: Tensor, camera: Tensor) -> Tensor:
+        def forward(self, x_t: Tensor, t: Tensor, ids: Tensor, *more: Tensor) -> Tensor:
             alpha, sigma = task.schedule.at(t)
             told = (ids != empty).any(dim=1).float()[:, None, None, None]
             return (alpha * x_t - torch.cat([x, x]) * (0.5 + 0.5 * told)) / sigma
@@ -557,24 +625,27 @@ def test_sampling_with_a_network_that_knows_the_images_is_guided_beyond_them() -
     task.average = Oracle()
     ids = torch.tensor([token_ids("a red mushroom")] * 2)
     guided = 0.5 * x + diffusion.GUIDANCE * (x - 0.5 * x)
-    torch.testing.assert_close(task.sample(ids, torch.zeros(2, 12)), guided, atol=1e-3, rtol=0)
+    torch.testing.assert_close(task.sample(ids, torch.zeros(2, 8)), guided, atol=1e-3, rtol=0)
 
 
 def test_memory_keeps_the_newest_and_comes_back() -> None:
+    def numbered(rows: Tensor) -> diffusion.Examples:
+        column = rows[:, None]
+        return diffusion.Examples(column.float(), column, column.float(), column.float())
+
     memory = diffusion.Memory(4)
     for first in (0, 3):
-        rows = torch.arange(first, first + 3)
-        memory.add(rows.float()[:, None], rows[:, None], rows.float()[:, None])
+        memory.add(numbered(torch.arange(first, first + 3)))
     noise = torch.Generator().manual_seed(0)
-    x, ids, camera = memory.draw(200, noise)
+    x, ids, poses, reference = memory.draw(200, noise)
     assert sorted(set(ids[:, 0].tolist())) == [2, 3, 4, 5]
-    assert torch.equal(x, camera)
+    assert torch.equal(x, poses)
+    assert torch.equal(x, reference)
     assert torch.equal(x.long(), ids)
     again = diffusion.Memory(4)
     again.load(memory.tensors(), torch.device("cpu"))
     for kept in (memory, again):
-        rows = torch.tensor([6, 7])
-        kept.add(rows.float()[:, None], rows[:, None], rows.float()[:, None])
+        kept.add(numbered(torch.tensor([6, 7])))
     a, b = memory.tensors(), again.tensors()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert sorted(a["memory/ids"][:, 0].tolist()) == [4, 5, 6, 7]

@@ -19,18 +19,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.cameras import Cameras, window_matrix
-from common.priors.camera_features import camera_features
+from common.priors.camera_features import told_inputs
 from common.prompts import view_phrase
 from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
 from common.toybox.objects import ToyObject, build
 from common.toybox.patterns import Pattern
-from common.toybox.studio import photograph
+from common.toybox.studio import BACKDROP, WHITE, Color, photograph
 from common.toybox.training.settings import TrainConfig
 from common.toybox.vocabulary import is_held_out, token_ids
 
 DISTANCE = 3.0
+REFERENCE_ELEVATION = (-20.0, 60.0)
+"""Degrees between which reference images are taken, from any azimuth."""
 VIEWS_OF_TOY = 2  # a toy is put up once for two pictures
-SHARES = {"plain": 0.5, "second": 0.1, "pattern": 0.2, "pattern and second": 0.2}
+SHARES = {"plain": 0.4, "second": 0.1, "pattern": 0.25, "pattern and second": 0.25}
 """How often a caption names what beside its category and its colour."""
 
 
@@ -38,12 +40,14 @@ class Batch(NamedTuple):
     """N pictures and what the network is told of each.
 
     images: uint8 `[N, H, W, 3]`. ids: the tokens of the texts, int64 `[N, 16]`.
-    camera: `camera_features`, or zeros where the camera isn't told, float32 `[N, 12]`.
+    poses: float32 `[N, 8]`; see `Poses`. references: uint8 `[M, H, W, 3]`, the reference images of
+    the M rows whose pose has one, in order; none for autoencoders.
     """
 
     images: Tensor
     ids: Tensor
-    camera: Tensor
+    poses: Tensor
+    references: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -51,7 +55,42 @@ class Batch(NamedTuple):
 
     def unit(self) -> Tensor:
         """The images as a network sees them: float32 `[N, 3, H, W]` in [-1, 1]."""
-        return self.images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        return unit(self.images)
+
+
+def unit(images: Tensor) -> Tensor:
+    """From uint8 `[N, H, W, 3]` to float32 `[N, 3, H, W]` in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+class Poses(NamedTuple):
+    """What a network is told of where N views were taken from, and what of it; each `[N]`.
+
+    Angles in radians, of the view and of its reference image. told: 1 where the view's camera is
+    told, else 0; related: where it is told relative to the reference's; pictured: where there is a
+    reference image at all.
+    """
+
+    azimuth: Tensor
+    elevation: Tensor
+    fovy: Tensor
+    reference_azimuth: Tensor
+    reference_elevation: Tensor
+    told: Tensor
+    related: Tensor
+    pictured: Tensor
+
+    @staticmethod
+    def of(table: Tensor) -> Poses:
+        """From the columns of a table `[N, 8]`."""
+        return Poses(*table.unbind(dim=-1))
+
+    def inputs(self, side: int) -> tuple[Tensor, Tensor]:
+        """Class labels and ray maps of the views; see `told_inputs`."""
+        distance = torch.full_like(self.azimuth, DISTANCE)
+        view = Cameras(self.azimuth, self.elevation, distance, self.fovy)
+        reference = Cameras(self.reference_azimuth, self.reference_elevation, distance, self.fovy)
+        return told_inputs(side, view, self.told, reference, self.related)
 
 
 @dataclass(frozen=True)
@@ -63,6 +102,23 @@ class View:
     azimuth: float
     elevation: float
     fovy: float
+    reference: tuple[float, float] | None = None
+    """Azimuth and elevation of the camera of a reference image, if there is one."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a network is told of a view: a text, its camera, where it lies from the reference's."""
+
+    text: str
+    camera: bool
+    relation: bool = False
+
+    def pose(self, view: View) -> list[float]:
+        """A row of `Poses`."""
+        reference = view.reference or (0.0, 0.0)
+        flags = (self.camera, self.relation, view.reference is not None)
+        return [view.azimuth, view.elevation, view.fovy, *reference, *map(float, flags)]
 
 
 def draw_caption(rng: np.random.Generator, held_out: bool = False) -> Caption:
@@ -89,34 +145,59 @@ def draw_views(
     views: list[View] = []
     while len(views) < count:
         caption = draw_caption(rng, held_out)
-        varied = config.instances > 0 and rng.random() >= config.canonical_share
+        pictured = config.kind != "vae" and rng.random() < config.reference_share
+        canonical = config.reference_canonical_share if pictured else config.canonical_share
+        varied = config.instances > 0 and rng.random() >= canonical
         instance = int(rng.integers(1, config.instances + 1)) if varied else 0
         for _ in range(min(VIEWS_OF_TOY, count - len(views))):
             azimuth, height = rng.uniform(-math.pi, math.pi), rng.uniform(-1.0, 1.0)
             fovy = math.radians(rng.uniform(*config.fovy))
-            views.append(View(caption, instance, azimuth, math.asin(height), fovy))
+            reference = draw_reference(rng) if pictured else None
+            views.append(View(caption, instance, azimuth, math.asin(height), fovy, reference))
     return views
 
 
-def draw_text(config: TrainConfig, view: View, rng: np.random.Generator) -> tuple[str, bool]:
-    """What is told of a view: a text, and whether the camera is told as well.
+def draw_reference(rng: np.random.Generator) -> tuple[float, float]:
+    """Azimuth and elevation (radians) of the camera of a reference image."""
+    low, high = REFERENCE_ELEVATION
+    return rng.uniform(-math.pi, math.pi), math.radians(rng.uniform(low, high))
 
-    Where it isn't, the text names the view, as it does for models that can't be told the camera.
+
+def draw_told(config: TrainConfig, view: View, rng: np.random.Generator) -> Told:
+    """What is told of a view.
+
+    Where no camera is told, the text names the view, as it does for models that can't be told it.
+    A view with a reference image is told its own camera seldom, for who has a picture rarely knows
+    where the front of what it shows is.
     """
-    told = rng.random() >= config.camera_dropout
-    named = rng.random() < config.named_views or not told
-    silent = rng.random() < config.caption_dropout
+    if view.reference is None:
+        camera, relation = rng.random() >= config.camera_dropout, False
+        silent = rng.random() < config.caption_dropout
+    else:
+        camera = rng.random() < config.reference_camera_share
+        relation = rng.random() >= config.camera_dropout
+        silent = rng.random() < config.reference_caption_dropout
+    named = rng.random() < config.named_views or not (camera or relation)
     if silent:
-        return "", told
+        return Told("", camera, relation)
     text = view.caption.text
-    return (f"{text}, {view_phrase(view.azimuth, view.elevation)}" if named else text), told
+    if named:
+        text = f"{text}, {view_phrase(view.azimuth, view.elevation)}"
+    return Told(text, camera, relation)
 
 
-def take_pictures(views: list[View], resolution: int, windows: Tensor | None = None) -> Tensor:
+def take_pictures(
+    views: list[View],
+    resolution: int,
+    windows: Tensor | None = None,
+    backdrop: Color = BACKDROP,
+) -> Tensor:
     """Photographs of views, uint8 `[N, resolution, resolution, 3]`; neighbours share their toy.
 
     windows: `[N, 4, 4]`, which part of each view is taken; see `common.cameras.window_matrix`.
     """
+    if not views:
+        return torch.zeros(0, resolution, resolution, 3, dtype=torch.uint8)
     pictures, start = [], 0
     while start < len(views):
         first, stop = views[start], start + 1
@@ -124,9 +205,20 @@ def take_pictures(views: list[View], resolution: int, windows: Tensor | None = N
             stop += 1
         toy = make_toy(first.caption, first.instance)
         part = None if windows is None else windows[start:stop]
-        pictures.append(photograph(toy, view_cameras(views[start:stop]), resolution, part))
+        cameras = view_cameras(views[start:stop])
+        pictures.append(photograph(toy, cameras, resolution, part, backdrop))
         start = stop
     return (torch.cat(pictures).clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
+
+
+def take_references(views: list[View], resolution: int) -> Tensor:
+    """The reference images of those views that have one, uint8 `[M, resolution, resolution, 3]`."""
+    seen = [
+        replace(view, azimuth=view.reference[0], elevation=view.reference[1])
+        for view in views
+        if view.reference is not None
+    ]
+    return take_pictures(seen, resolution, backdrop=WHITE)
 
 
 def draw_windows(resolution: int, side: int, count: int, rng: np.random.Generator) -> Tensor:
@@ -175,16 +267,15 @@ class Views(Dataset[Batch]):
         config = self.config
         rng = np.random.default_rng([config.seed, self.stream, index])
         views = draw_views(config, count, rng, self.held_out)
-        told = [draw_text(config, view, rng) for view in views]
+        told = [draw_told(config, view, rng) for view in views]
         if config.kind == "vae" and not whole:
             windows = draw_windows(config.resolution, config.crop, count, rng)
             images = take_pictures(views, config.crop, windows)
         else:
             images = take_pictures(views, config.resolution)
-        known = torch.tensor([camera for _, camera in told], dtype=torch.float32)
-        camera = camera_features(view_cameras(views)) * known[:, None]
-        ids = torch.tensor([token_ids(text) for text, _ in told])
-        return Batch(images, ids, camera)
+        poses = torch.tensor([t.pose(view) for t, view in zip(told, views, strict=True)])
+        ids = torch.tensor([token_ids(t.text) for t in told])
+        return Batch(images, ids, poses, take_references(views, config.resolution))
 
 
 def batches(views: Views, start: int, workers: int) -> Iterator[Batch]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,17 +13,18 @@ from torch import Tensor
 from common.errors import UserError
 from common.images import strip
 from common.priors.base import NoiseSchedule
-from common.priors.camera_features import camera_features
-from common.priors.pretrained import diffusion_schedule, encode_latents
+from common.priors.pretrained import diffusion_schedule, encode_latents, restore_latents
 from common.prompts import view_phrase
 from common.toybox.grammar import Caption
 from common.toybox.training.data import (
     Batch,
+    Poses,
+    Told,
     View,
     Views,
     batches,
     take_pictures,
-    view_cameras,
+    unit,
 )
 from common.toybox.training.models import (
     Denoiser,
@@ -72,9 +72,9 @@ class DiffusionTask:
 
     def loss(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error of the velocity, and its parts by fifths of the noise levels."""
-        x, ids, camera = self._examples(batch, noise)
-        t = stratified_timesteps(len(x), len(self.schedule), noise, self.config.noise_skew)
-        errors = velocity_errors(self.net, self.schedule, x, t, ids, camera, noise, self.config)
+        examples = self._examples(batch, noise)
+        t = stratified_timesteps(len(examples.x), len(self.schedule), noise, self.config.noise_skew)
+        errors = velocity_errors(self.net, self.schedule, examples, t, noise, self.config)
         weights = snr_weights(self.schedule, t, self.config.snr_cap)
         return (weights * errors).mean(), by_band(errors.detach(), t, len(self.schedule))
 
@@ -93,15 +93,17 @@ class DiffusionTask:
     def evaluate(self) -> dict[str, float]:
         """The average's error on views of captions that training shows, and of held-out ones."""
         scores: dict[str, float] = {}
-        for name, stream, held_out in (("seen", SEEN, False), ("held out", HELD_OUT, True)):
-            views = Views(self.config, held_out, stream)
-            batch = views.draw(0, self.config.eval_views).to(self.device)
+        for name, stream, held_out, share in (
+            ("seen", SEEN, False, 0.0),
+            ("held out", HELD_OUT, True, 0.0),
+            ("with a reference", HELD_OUT, True, 1.0),
+        ):
+            config = self.config.model_copy(update={"reference_share": share})
+            batch = Views(config, held_out, stream).draw(0, config.eval_views).to(self.device)
             noise = torch.Generator(self.device).manual_seed(stream)
-            x = self.encode(batch.unit())
-            t = stratified_timesteps(len(x), len(self.schedule), noise)
-            errors = velocity_errors(
-                self.average, self.schedule, x, t, batch.ids, batch.camera, noise, self.config
-            )
+            examples = self._clean(batch)
+            t = stratified_timesteps(len(examples.x), len(self.schedule), noise)
+            errors = velocity_errors(self.average, self.schedule, examples, t, noise, config)
             scores[name] = float(errors.mean())
             bands = by_band(errors, t, len(self.schedule))
             scores |= {f"{name} {band}": float(values.mean()) for band, values in bands.items()}
@@ -112,30 +114,31 @@ class DiffusionTask:
         """Samples `[H, W, 3]`: the truth, told the camera, and told the view in words alone."""
         views = [View(caption, 0, azimuth, 0.35, 0.66) for caption, azimuth in SAMPLES]
         truth = take_pictures(views, self.config.resolution).float() / 255.0
-        camera = camera_features(view_cameras(views))
         texts = [v.caption.text for v in views]
         named = [f"{v.caption.text}, {view_phrase(v.azimuth, v.elevation)}" for v in views]
         rows = [truth]
-        for lines, told in ((texts, camera), (named, torch.zeros_like(camera))):
+        for lines, told in ((texts, True), (named, False)):
             ids = torch.tensor([token_ids(line) for line in lines])
-            x = self.sample(ids.to(self.device), told.to(self.device))
+            poses = torch.tensor([Told("", told).pose(view) for view in views])
+            x = self.sample(ids.to(self.device), poses.to(self.device))
             rows.append(self.decode(x).permute(0, 2, 3, 1).float().cpu() * 0.5 + 0.5)
         sheet = strip(torch.cat(rows), columns=len(views)).clamp(0.0, 1.0)
         return sheet if self.vae is None else sheet[::4, ::4]
 
-    def sample(self, ids: Tensor, camera: Tensor) -> Tensor:
-        """Clean x `[N, C, h, w]` for token rows and camera rows, by DDIM (Song et al. 2021)."""
+    def sample(self, ids: Tensor, poses: Tensor) -> Tensor:
+        """Clean x `[N, C, h, w]` for token rows and poses, by DDIM (Song et al. 2021)."""
         scheduler = build_scheduler(clip=self.vae is None)
         scheduler.set_timesteps(self.config.sample_steps)
         empty = torch.tensor([token_ids("")], device=ids.device).expand_as(ids)
-        both, cameras = torch.cat([empty, ids]), torch.cat([camera, camera])
+        both, poses = torch.cat([empty, ids]), torch.cat([poses, poses])
         noise = torch.Generator(self.device).manual_seed(SHOWN)
-        side, channels = self.config.side, self.average.unet.config["in_channels"]
+        side, channels = self.config.side, self.average.unet.config["out_channels"]
         x = torch.randn(len(ids), channels, side, side, generator=noise, device=self.device)
         for t in scheduler.timesteps:
             times = torch.full((2 * len(ids),), int(t), device=self.device)
+            pair = torch.cat([x, x])
             with autocast(self.config, self.device):
-                v = self.average(torch.cat([x, x]), times, both, cameras).float()
+                v = self.average(pair, times, both, torch.zeros_like(pair), poses).float()
             without, told = v.chunk(2)
             x = scheduler.step(without + GUIDANCE * (told - without), t, x).prev_sample  # pyright: ignore
         return x
@@ -168,36 +171,43 @@ class DiffusionTask:
         if self.memory is not None:
             self.memory.load(tensors, self.device)
 
-    def _examples(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A step's x `[B, C, h, w]`, tokens and cameras: fresh ones, and some from memory."""
+    def _clean(self, batch: Batch) -> Examples:
+        """A batch's pictures as clean x."""
         x = self.encode(batch.unit())
+        reference = torch.zeros_like(x)
+        pictured = Poses.of(batch.poses).pictured > 0
+        if len(batch.references):
+            own = self.encode(unit(batch.references))
+            reference[pictured] = own if self.vae is None else restore_latents(own, self.vae.config)
+        return Examples(x, batch.ids, batch.poses, reference)
+
+    def _examples(self, batch: Batch, noise: torch.Generator) -> Examples:
+        """What a step learns from: fresh examples, and some from memory."""
+        fresh = self._clean(batch)
         if self.memory is None:
-            return x, batch.ids, batch.camera
-        self.memory.add(x, batch.ids, batch.camera)
-        old = self.memory.draw(self.config.batch - len(x), noise)
-        fresh = (x, batch.ids, batch.camera)
-        x, ids, camera = (torch.cat(pair) for pair in zip(fresh, old, strict=True))
-        return x, ids, camera
+            return fresh
+        self.memory.add(fresh)
+        old = self.memory.draw(self.config.batch - len(fresh.x), noise)
+        return Examples(*(torch.cat(pair) for pair in zip(fresh, old, strict=True)))
 
 
 def velocity_errors(
     net: Denoiser,
     schedule: NoiseSchedule,
-    x: Tensor,
+    examples: Examples,
     t: Tensor,
-    ids: Tensor,
-    camera: Tensor,
     noise: torch.Generator,
     config: TrainConfig,
 ) -> Tensor:
-    """Squared errors `[B]` of the predicted velocity of clean `x` noised to timesteps `[B]`.
+    """Squared errors `[B]` of the predicted velocity of examples noised to timesteps `[B]`.
 
     The target is `v = alpha eps - sigma x` (Salimans and Ho 2022, appendix D).
     """
+    x, ids, poses, reference = examples
     eps = torch.randn(x.shape, generator=noise, device=x.device)
     alpha, sigma = schedule.at(t)
     with autocast(config, x.device), attention(x.device):
-        v = net(alpha * x + sigma * eps, t, ids, camera)
+        v = net(alpha * x + sigma * eps, t, ids, reference, poses)
     return (v.float() - (alpha * eps - sigma * x)).square().mean(dim=(1, 2, 3))
 
 
@@ -234,11 +244,17 @@ def by_band(errors: Tensor, t: Tensor, total: int) -> dict[str, Tensor]:
     return {name: errors[band == k] for k, name in enumerate(names) if bool((band == k).any())}
 
 
-@dataclass
-class _Rows:
+class Examples(NamedTuple):
+    """What a network learns from, B of each.
+
+    x: clean, `[B, C, h, w]`. ids: tokens `[B, 16]`. poses: `[B, 8]`; see `Poses`. reference: clean
+    x of the reference images, as the VAE has it (not scaled), `[B, C, h, w]`; zeros for none.
+    """
+
     x: Tensor
     ids: Tensor
-    camera: Tensor
+    poses: Tensor
+    reference: Tensor
 
 
 class Memory:
@@ -247,45 +263,49 @@ class Memory:
     Rendering and encoding a view at 512 px costs as much as a step of the latent U-Net on it.
     """
 
+    _KEPT = (torch.float16, torch.int64, torch.float32, torch.float16)
+
     def __init__(self, capacity: int) -> None:
         self.capacity, self._rows, self._filled, self._cursor = capacity, None, 0, 0
-        self._rows: _Rows | None
+        self._rows: Examples | None
 
-    def add(self, x: Tensor, ids: Tensor, camera: Tensor) -> None:
-        """Keep views, in place of the oldest; x is kept in half precision."""
+    def add(self, examples: Examples) -> None:
+        """Keep examples, in place of the oldest; images are kept in half precision."""
         if self._rows is None:
-            room = (self.capacity,)
-            self._rows = _Rows(
-                x.new_zeros(room + x.shape[1:], dtype=torch.float16),
-                ids.new_zeros(room + ids.shape[1:]),
-                camera.new_zeros(room + camera.shape[1:]),
+            self._rows = Examples(
+                *(
+                    v.new_zeros((self.capacity, *v.shape[1:]), dtype=kind)
+                    for v, kind in zip(examples, self._KEPT, strict=True)
+                )
             )
-        place = (self._cursor + torch.arange(len(x), device=x.device)) % self.capacity
-        self._rows.x[place] = x.half()
-        self._rows.ids[place] = ids
-        self._rows.camera[place] = camera
-        self._cursor = (self._cursor + len(x)) % self.capacity
-        self._filled = min(self.capacity, self._filled + len(x))
+        count = len(examples.x)
+        place = (self._cursor + torch.arange(count, device=examples.x.device)) % self.capacity
+        for rows, values in zip(self._rows, examples, strict=True):
+            rows[place] = values.to(rows.dtype)
+        self._cursor = (self._cursor + count) % self.capacity
+        self._filled = min(self.capacity, self._filled + count)
 
-    def draw(self, count: int, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """`count` of the views kept, drawn evenly with replacement."""
+    def draw(self, count: int, noise: torch.Generator) -> Examples:
+        """`count` of the examples kept, drawn evenly with replacement."""
         if self._rows is None:
             raise ValueError("draw: nothing was added yet")
         rows = torch.randint(self._filled, (count,), generator=noise, device=noise.device)
-        return self._rows.x[rows].float(), self._rows.ids[rows], self._rows.camera[rows]
+        x, ids, poses, reference = (kept[rows] for kept in self._rows)
+        return Examples(x.float(), ids, poses, reference.float())
 
     def tensors(self) -> dict[str, Tensor]:
         """The state for a checkpoint."""
         if self._rows is None:
             return {}
-        kept = {f"memory/{name}": rows[: self._filled] for name, rows in vars(self._rows).items()}
+        kept = {
+            f"memory/{name}": rows[: self._filled] for name, rows in self._rows._asdict().items()
+        }
         return kept | {"memory/cursor": torch.tensor(self._cursor)}
 
     def load(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         """Put back what `tensors` gave."""
         if "memory/cursor" not in tensors:
             return
-        x, ids, camera = (tensors[f"memory/{n}"].to(device) for n in ("x", "ids", "camera"))
         self._rows, self._filled, self._cursor = None, 0, 0
-        self.add(x, ids, camera)
+        self.add(Examples(*(tensors[f"memory/{n}"].to(device) for n in Examples._fields)))
         self._cursor = int(tensors["memory/cursor"])

@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from common.priors.camera_features import FEATURES
+from common.priors.camera_features import FEATURES, LABELS, RAYS
 from common.priors.pretrained import quiet_libraries
+from common.toybox.training.data import Poses
 from common.toybox.training.settings import TrainConfig
 from common.toybox.vocabulary import END, LENGTH, START, build_tokenizer, token_count, word_ids
 
@@ -42,13 +43,18 @@ class Denoiser(nn.Module):
         self.unet = build_unet(config)
         self.text = build_text_encoder(config)
 
-    def forward(self, x_t: Tensor, t: Tensor, ids: Tensor, camera: Tensor) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, ids: Tensor, reference: Tensor, poses: Tensor
+    ) -> Tensor:
         """The velocity `alpha eps - sigma x` `[B, C, h, w]` of noised `x_t`.
 
-        t: int64 `[B]`. ids: tokens, int64 `[B, 16]`. camera: `[B, 12]`, zeros for not told.
+        t: int64 `[B]`. ids: tokens, int64 `[B, 16]`. reference: clean x of the reference images,
+        `[B, C, h, w]`, zeros where there is none. poses: `[B, 8]`; see `data.Poses`.
         """
         states = self.text(input_ids=ids)[0]
-        labels = camera.to(states.dtype)
+        labels, rays = Poses.of(poses).inputs(x_t.shape[-1])
+        labels = labels.to(states.dtype)
+        x_t = torch.cat([x_t, reference, rays], dim=1)
         return self.unet(
             x_t, t, encoder_hidden_states=states, class_labels=labels, return_dict=False
         )[0]
@@ -60,7 +66,7 @@ def build_unet(config: TrainConfig) -> UNet2DConditionModel:
     plain = len(config.widths) - 1
     unet: Any = UNet2DConditionModel(
         sample_size=config.side,
-        in_channels=channels,
+        in_channels=2 * channels + RAYS,
         out_channels=channels,
         block_out_channels=config.widths,
         layers_per_block=1,
@@ -75,7 +81,7 @@ def build_unet(config: TrainConfig) -> UNet2DConditionModel:
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
         class_embed_type="projection",
-        projection_class_embeddings_input_dim=FEATURES,
+        projection_class_embeddings_input_dim=LABELS,
         resnet_time_scale_shift="scale_shift",
     )
     # Twelve inputs start out as a whisper beside time and text, and are then not heard for long.
@@ -167,16 +173,27 @@ def save_autoencoder(vae: AutoencoderKL, scale: float, folder: Path) -> None:
 def load_alike(module: nn.Module, folder: Path) -> int:
     """Copy the weights in a component's folder that have their twin in `module`; how many did.
 
-    A U-Net of fewer levels, for smaller images, becomes the inner levels of `module`.
+    A U-Net of fewer levels, for smaller images, becomes the inner levels of `module`. One that is
+    told nothing of reference images and rays becomes one that is and does not listen yet: the
+    weights of its new inputs are zero.
     """
     kept = module.state_dict()
+    plain = {"class_embedding.linear_1.weight": (FEATURES,)}
+    if "conv_out.bias" in kept:
+        plain["conv_in.weight"] = tuple(kept["conv_out.bias"].shape)
     outer = len(_levels(kept)) - len(_levels(_names(folder)))
     taken = 0
     for file in sorted(folder.glob("*.safetensors")):
         for name, value in load_file(file).items():
             twin = _LEVEL.sub(lambda found: f"down_blocks.{int(found[1]) + outer}.", name)
-            if twin in kept and kept[twin].shape == value.shape:
+            if twin not in kept:
+                continue
+            if kept[twin].shape == value.shape:
                 kept[twin].copy_(value)
+                taken += 1
+            elif value.shape[1:2] == plain.get(twin) and len(value) == len(kept[twin]):
+                kept[twin].zero_()
+                kept[twin][:, : value.shape[1]] = value
                 taken += 1
     return taken
 

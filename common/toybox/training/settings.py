@@ -90,6 +90,14 @@ class TrainConfig(Part):
     """Share of the views of which the network isn't told the camera; the text names them then."""
     named_views: Fraction = 0.2
     """Share of the views whose text names them though the camera is told."""
+    reference_share: Fraction = 0.25
+    """Share of the toys that are shown with a reference image."""
+    reference_canonical_share: Fraction = 0.3
+    """Share of those that have the canonical proportions."""
+    reference_caption_dropout: Fraction = 0.5
+    """Share of their views that come without a text."""
+    reference_camera_share: Fraction = 0.25
+    """Share of their views of which the network is told the camera itself."""
     noise_skew: Annotated[float, Field(ge=0.0)] = 0.5
     """How much oftener high noise levels are drawn: their density is the level to this power."""
     snr_cap: Positive = 5.0
