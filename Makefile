@@ -21,6 +21,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 
 types: .venv/installed-dev
+	mkdir -p .venv/types && ln -sfn "$(CURDIR)" .venv/types/maquette
 	$(BIN)/pyright
 
 format: .venv/installed-dev

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from common.errors import UserError
+from maquette.common.errors import UserError
 
 # A disk that is full, over its quota or read-only: the user's to mend, and nothing is lost.
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -78,7 +78,7 @@ def run(
     out: Out = None,
 ) -> None:
     """Make a textured mesh: coarse stage, fine stage, export."""
-    from common.begin import begin
+    from maquette.common.begin import begin
 
     _all_stages(begin(prompt, config, settings, prior, seed, device, out, loras, vram))
 
@@ -96,9 +96,9 @@ def coarse(
     out: Out = None,
 ) -> None:
     """Train the coarse stage alone; `fine` goes on from it."""
-    from coarse.train import run_coarse
-    from common.begin import begin
-    from common.files import sole_writer
+    from maquette.coarse.train import run_coarse
+    from maquette.common.begin import begin
+    from maquette.common.files import sole_writer
 
     opened = begin(prompt, config, settings, prior, seed, device, out, loras, vram)
     with sole_writer(opened.folder):
@@ -118,9 +118,9 @@ def fine(
     out: Out = None,
 ) -> None:
     """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
-    from common.begin import derive
-    from common.files import sole_writer
-    from fine.train import run_fine
+    from maquette.common.begin import derive
+    from maquette.common.files import sole_writer
+    from maquette.fine.train import run_fine
 
     opened = derive(run_folder, prompt, settings, prior, device, out, loras, vram)
     with sole_writer(opened.folder):
@@ -131,9 +131,9 @@ def fine(
 @app.command()
 def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize = None) -> None:
     """Write OBJ, MTL, PNG and GLB of a finished fine stage, and read them back."""
-    from common.files import sole_writer
-    from common.runs import open_run
-    from fine.deliver import run_export
+    from maquette.common.files import sole_writer
+    from maquette.common.runs.folder import open_run
+    from maquette.fine.deliver import run_export
 
     opened = open_run(run_folder)
     with sole_writer(opened.folder):
@@ -143,7 +143,7 @@ def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize
 @app.command()
 def resume(run_folder: RunFolder) -> None:
     """Go on with a run from its last checkpoint, through all stages."""
-    from common.runs import open_run
+    from maquette.common.runs.folder import open_run
 
     _all_stages(open_run(run_folder))
 
@@ -151,7 +151,7 @@ def resume(run_folder: RunFolder) -> None:
 @app.command()
 def evaluate(run_folders: RunFolders, json_file: JsonFile = None) -> None:
     """Score runs against the toybox's truth."""
-    from fine.evaluate import evaluate_runs
+    from maquette.fine.evaluate import evaluate_runs
 
     evaluate_runs(run_folders, json_file)
 
@@ -159,7 +159,7 @@ def evaluate(run_folders: RunFolders, json_file: JsonFile = None) -> None:
 @app.command()
 def doctor() -> None:
     """Say which implementation runs for each part on this machine, and why."""
-    from common.doctor import report
+    from maquette.common.runs.doctor import report
 
     for line in report():
         typer.echo(line)
@@ -187,7 +187,7 @@ def train_prior(
     out: Out = None,
 ) -> None:
     """Train the embedded prior, or go on with a training that was cut off."""
-    from common.toybox.train import train_prior
+    from maquette.common.embedded.train import train_prior
 
     folder = train_prior(kind, out, minutes, images, device, seed, vae, begin, settings)
     typer.echo(folder)
@@ -214,10 +214,10 @@ def _fail(message: str) -> None:
 
 
 def _all_stages(opened) -> None:
-    from coarse.train import run_coarse
-    from common.files import sole_writer
-    from fine.deliver import finish_export
-    from fine.train import run_fine
+    from maquette.coarse.train import run_coarse
+    from maquette.common.files import sole_writer
+    from maquette.fine.deliver import finish_export
+    from maquette.fine.train import run_fine
 
     with sole_writer(opened.folder):
         run_coarse(opened)

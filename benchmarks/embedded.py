@@ -15,14 +15,14 @@ import torch
 from results import table, write_section
 from timing import best_in_turns
 
-from common.cameras import orbit
-from common.config import CriticConfig
-from common.distillation.critic import LoraCritic
-from common.priors.exact import PIXEL_RESOLUTION
-from common.priors.loading import LoadOptions, load_prior
-from common.priors.pretrained import PretrainedPrior, encode_latents
-from common.toybox.objects import build
-from common.toybox.studio import photograph
+from maquette.common.config.models import CriticConfig
+from maquette.common.embedded.exact import PIXEL_RESOLUTION
+from maquette.common.guidance.critic import LoraCritic
+from maquette.common.priors.loading import LoadOptions, load_prior
+from maquette.common.priors.pretrained import PretrainedPrior, encode_latents
+from maquette.common.scene.cameras import orbit
+from maquette.common.toybox.objects import build
+from maquette.common.toybox.studio import photograph
 
 CAPTION = "a red mushroom"
 VIEWS = 2

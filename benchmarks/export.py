@@ -16,9 +16,9 @@ import torch
 from results import table, write_section
 from torch import Tensor
 
-from common.mesh import Mesh
-from fine.export.clean import decimate
-from fine.export.export import ExportReport, export
+from maquette.common.scene.mesh import Mesh
+from maquette.fine.export.clean import decimate
+from maquette.fine.export.export import ExportReport, export
 
 LIMIT_S = 120.0
 

@@ -27,17 +27,17 @@ import torch
 from results import table, write_section
 from torch import Tensor
 
-from common.cameras import Cameras, orbit
-from common.config import DistillationConfig, FieldConfig, FineConfig
-from common.distillation.guide import Guide
-from common.priors.base import TextEmbedding
-from common.priors.latent_unet import StableDiffusionPrior
-from common.priors.loading import LoadOptions
-from common.priors.pretrained import LoadedPipeline
-from common.prompts import ViewConfig, ViewPrompts
-from common.prompts_cache import KnownTexts
-from common.views import studio_lights
-from fine.model import FineModel, render_surface
+from maquette.common.config.models import DistillationConfig, FieldConfig, FineConfig
+from maquette.common.guidance.prompts import ViewConfig, ViewPrompts
+from maquette.common.guidance.prompts_cache import KnownTexts
+from maquette.common.guidance.score import Guide
+from maquette.common.priors.base import TextEmbedding
+from maquette.common.priors.latent_unet import StableDiffusionPrior
+from maquette.common.priors.loading import LoadOptions
+from maquette.common.priors.pretrained import LoadedPipeline
+from maquette.common.scene.cameras import Cameras, orbit
+from maquette.common.scene.views import studio_lights
+from maquette.fine.model import FineModel, render_surface
 
 GIB = 2**30
 VARIANTS = ("recompute", "keep")

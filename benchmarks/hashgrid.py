@@ -13,7 +13,13 @@ from collections.abc import Callable
 import torch
 from results import table, write_section
 
-from common.hashgrid import HashGridConfig, growth_for, numba_twin, reference, table_offsets
+from maquette.common.fields.hashgrid import (
+    HashGridConfig,
+    growth_for,
+    numba_twin,
+    reference,
+    table_offsets,
+)
 
 POINTS = 100_000
 ROUNDS = 9

@@ -23,20 +23,20 @@ from pathlib import Path
 import torch
 from results import table, write_section
 
-from coarse.train import run_coarse
-from common.begin import begin
-from common.cameras import orbit
-from common.files import write_whole
-from common.images import save_strip
-from common.runs import Run, open_run, slug
-from common.toybox.grammar import parse
-from common.toybox.objects import build
-from common.toybox.recognize import LOOKS, janus_views, nearest_category, nearest_color
-from common.toybox.score import NEUTRAL, Scores, unlit_views
-from common.toybox.studio import albedo_views
-from common.toybox.vocabulary import is_held_out
-from fine.evaluate import evaluate_run, textured
-from fine.train import load_finished, run_fine
+from maquette.coarse.train import run_coarse
+from maquette.common.begin import begin
+from maquette.common.embedded.vocabulary import is_held_out
+from maquette.common.files import write_whole
+from maquette.common.runs.folder import Run, open_run, slug
+from maquette.common.scene.cameras import orbit
+from maquette.common.scene.images import save_strip
+from maquette.common.toybox.grammar import parse
+from maquette.common.toybox.objects import build
+from maquette.common.toybox.recognize import LOOKS, janus_views, nearest_category, nearest_color
+from maquette.common.toybox.score import NEUTRAL, Scores, unlit_views
+from maquette.common.toybox.studio import albedo_views
+from maquette.fine.evaluate import evaluate_run, textured
+from maquette.fine.train import load_finished, run_fine
 
 SHOWN = 12
 CAPTIONS = (

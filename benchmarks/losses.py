@@ -34,30 +34,26 @@ import torch
 from results import table, write_section
 from torch import Tensor
 
-from coarse.train import run_coarse
-from common.begin import begin
-from common.cameras import Cameras, orbit, sphere_views
-from common.checkpoints import steps_on_disk
-from common.config import CoarseConfig, Schedule, build_config
-from common.distillation.losses import PAPER, LossName
-from common.errors import UserError
-from common.files import write_whole
-from common.handoff import read_result
-from common.images import save_strip
-from common.runs import Run, open_run, slug
-from common.schedules import (
-    WeightKind,
-    cosine_schedule,
-    share_to_timestep,
-    timestep_range,
-    weight,
-)
-from common.shading import headlights
-from common.toybox.grammar import FRONTED, parse
-from common.toybox.likeness import diversity, sharpness
-from common.toybox.objects import ToyObject, build
-from common.toybox.recognize import LOOKS, janus_views
-from common.toybox.score import (
+from maquette.coarse.train import run_coarse
+from maquette.common.begin import begin
+from maquette.common.config.models import CoarseConfig, Schedule, build_config
+from maquette.common.errors import UserError
+from maquette.common.files import write_whole
+from maquette.common.guidance.losses import PAPER, LossName
+from maquette.common.guidance.timesteps import WeightKind, share_to_timestep, weight
+from maquette.common.priors.noise import cosine_schedule
+from maquette.common.runs.checkpoints import steps_on_disk
+from maquette.common.runs.coarse_result import read_result
+from maquette.common.runs.folder import Run, open_run, slug
+from maquette.common.scene.cameras import Cameras, orbit, sphere_views
+from maquette.common.scene.images import save_strip
+from maquette.common.scene.shading import headlights
+from maquette.common.schedules import timestep_range
+from maquette.common.toybox.grammar import FRONTED, parse
+from maquette.common.toybox.likeness import diversity, sharpness
+from maquette.common.toybox.objects import ToyObject, build
+from maquette.common.toybox.recognize import LOOKS, janus_views
+from maquette.common.toybox.score import (
     NEUTRAL,
     Textured,
     score,
@@ -65,10 +61,10 @@ from common.toybox.score import (
     unlit_views,
     visible_points,
 )
-from common.toybox.studio import AMBIENT, BACKDROP, Color, albedo_views, photograph
-from fine.evaluate import textured
-from fine.model import FineModel, render_surface
-from fine.train import first_model, hand_off
+from maquette.common.toybox.studio import AMBIENT, BACKDROP, Color, albedo_views, photograph
+from maquette.fine.evaluate import textured
+from maquette.fine.model import FineModel, render_surface
+from maquette.fine.train import first_model, hand_off
 
 LOSSES: tuple[LossName, ...] = get_args(LossName)
 CAPTIONS = ("an orange cat", "a green truck", "a blue chair", "a red mushroom")

@@ -16,16 +16,16 @@ from known_answer import CAPTIONS, SHOWN, finished_run
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.cameras import Cameras, orbit, sphere_views
-from common.handoff import read_result
-from common.images import save_strip
-from common.runs import Run
-from common.shading import headlights
-from common.toybox.studio import AMBIENT
-from fine.deliver import finish_export
-from fine.export.readback import lit_view, read_obj
-from fine.model import FineModel, render_surface
-from fine.train import first_model, load_finished
+from maquette.common.runs.coarse_result import read_result
+from maquette.common.runs.folder import Run
+from maquette.common.scene.cameras import Cameras, orbit, sphere_views
+from maquette.common.scene.images import save_strip
+from maquette.common.scene.shading import headlights
+from maquette.common.toybox.studio import AMBIENT
+from maquette.fine.deliver import finish_export
+from maquette.fine.export.readback import lit_view, read_obj
+from maquette.fine.model import FineModel, render_surface
+from maquette.fine.train import first_model, load_finished
 
 IMAGES = Path("docs/images")
 SIZE, SUPERSAMPLING = 240, 2

@@ -19,23 +19,23 @@ import torch
 from results import table, write_section
 from torch import Tensor
 
-from coarse.train import run_coarse
-from common.begin import begin
-from common.cameras import orbit
-from common.checkpoints import steps_on_disk
-from common.handoff import read_result
-from common.images import psnr_of_each, save_strip
-from common.priors.loading import LoadOptions, load_prior
-from common.priors.pretrained import PretrainedPrior
-from common.runs import Run
-from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
-from common.toybox.knowledge import denoised, sample, true_views
-from common.toybox.likeness import diversity
-from common.toybox.score import unlit_views
-from common.toybox.training.data import View, draw_caption
-from common.toybox.vocabulary import HELD_OUT_COLORS
-from fine.evaluate import evaluate_run, textured
-from fine.train import first_model, hand_off
+from maquette.coarse.train import run_coarse
+from maquette.common.begin import begin
+from maquette.common.embedded.training.data import View, draw_caption
+from maquette.common.embedded.vocabulary import HELD_OUT_COLORS
+from maquette.common.priors.loading import LoadOptions, load_prior
+from maquette.common.priors.pretrained import PretrainedPrior
+from maquette.common.runs.checkpoints import steps_on_disk
+from maquette.common.runs.coarse_result import read_result
+from maquette.common.runs.folder import Run
+from maquette.common.scene.cameras import orbit
+from maquette.common.scene.images import psnr_of_each, save_strip
+from maquette.common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
+from maquette.common.toybox.knowledge import denoised, sample, true_views
+from maquette.common.toybox.likeness import diversity
+from maquette.common.toybox.score import unlit_views
+from maquette.fine.evaluate import evaluate_run, textured
+from maquette.fine.train import first_model, hand_off
 
 KINDS = ("pixel", "latent")
 SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)

@@ -20,8 +20,7 @@ from timing import best
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.cameras import Cameras, orbit
-from common.rasterize import (
+from maquette.common.rasterize import (
     antialias,
     interpolate,
     opposite_vertices,
@@ -29,6 +28,7 @@ from common.rasterize import (
     scatter_image,
     visible_faces,
 )
+from maquette.common.scene.cameras import Cameras, orbit
 
 
 def plain_z_buffer(clip: Tensor, faces: Tensor, size: int) -> np.ndarray:

@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        program = [sys.executable, "-m", "pipeline", "run", options.prompt]
+        program = [sys.executable, "-m", "maquette.pipeline", "run", options.prompt]
         seconds, peak = watch([*program, "--prior", options.prior, "--out", str(out)])
         stages = stage_seconds(out)
     stages["start-up and the rest"] = seconds - sum(stages.values())

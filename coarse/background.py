@@ -8,7 +8,7 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
-from common.config import BackgroundConfig
+from ..common.config.models import BackgroundConfig
 
 _OCTAVES = 4
 

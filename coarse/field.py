@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.config import FieldConfig
-from common.field import HashField, grid_config
+from ..common.config.models import FieldConfig
+from ..common.fields.field import HashField, grid_config
 
 # Corners of a tetrahedron: four samples give a gradient where central differences take six.
 _STENCIL = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))

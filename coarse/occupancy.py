@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from coarse.marching import Samples, march
-from common.config import OccupancyConfig
-from common.field import EXTENT
+from ..common.config.models import OccupancyConfig
+from ..common.fields.field import EXTENT
+from .ray_marching import Samples, march
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # nerfacc speaks of a missing CUDA toolkit; we don't need one

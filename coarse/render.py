@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coarse.background import Background
-from coarse.field import RadianceField
-from coarse.marching import Samples
-from coarse.occupancy import Occupancy
-from coarse.volume import accumulate, render_weights
-from common.cameras import Cameras
-from common.shading import Lights, shade
+from ..common.scene.cameras import Cameras
+from ..common.scene.shading import Lights, shade
+from .background import Background
+from .compositing import accumulate, render_weights
+from .field import RadianceField
+from .occupancy import Occupancy
+from .ray_marching import Samples
 
 TRANSMITTANCE_STOP = 1e-3  # what lies behind this little light is not evaluated with gradients
 _HIT = 0.05  # opacity from which a ray has a surface point with a normal

@@ -5,23 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from coarse.background import Background
-from coarse.field import RadianceField
-from coarse.losses import entropy_loss, opacity_loss, orientation_loss
-from coarse.occupancy import Occupancy
-from coarse.render import Rendered, render_views
-from common.cameras import Cameras, orbit, sphere_views
-from common.checkpoints import with_prefix, write_tensors
-from common.config import BackgroundConfig, CoarseConfig, HandoffConfig
-from common.device import pick_device
-from common.distillation.prepare import prepare_guide
-from common.field import EXTENT
-from common.handoff import RESULT, handed_off
-from common.images import save_strip, to_uint8
-from common.runs import Run
-from common.schedules import step_schedule
-from common.training import Learner, Together, deterministic, train
-from common.views import sample_views, studio_lights
+from ..common.config.models import BackgroundConfig, CoarseConfig, HandoffConfig
+from ..common.device import pick_device
+from ..common.fields.field import EXTENT
+from ..common.guidance.prepare import prepare_guide
+from ..common.runs.checkpoints import with_prefix, write_tensors
+from ..common.runs.coarse_result import RESULT, handed_off
+from ..common.runs.folder import Run
+from ..common.runs.loop import Learner, Together, deterministic, train
+from ..common.scene.cameras import Cameras, orbit, sphere_views
+from ..common.scene.images import save_strip, to_uint8
+from ..common.scene.views import sample_views, studio_lights
+from ..common.schedules import step_schedule
+from .background import Background
+from .field import RadianceField
+from .losses import entropy_loss, opacity_loss, orientation_loss
+from .occupancy import Occupancy
+from .render import Rendered, render_views
 
 
 class CoarseModel:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from common.checkpoints import checkpoint_path
-from common.config import RunConfig, build_config
-from common.device import pick_device
-from common.errors import UserError
-from common.files import sole_writer, write_whole
-from common.handoff import RESULT, handed_off, read_result
-from common.priors.choose import STAGES, Stage, check_prompts, with_absolute_paths
-from common.priors.loading import SUITED
-from common.progress import say
-from common.runs import Run, open_or_create, open_run
+from .config.models import RunConfig, build_config
+from .device import pick_device
+from .errors import UserError
+from .files import sole_writer, write_whole
+from .guidance.choose import STAGES, Stage, check_prompts, with_absolute_paths
+from .priors.loading import SUITED
+from .runs.checkpoints import checkpoint_path
+from .runs.coarse_result import RESULT, handed_off, read_result
+from .runs.folder import Run, open_or_create, open_run
+from .runs.progress import say
 
 
 def begin(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from common.errors import UserError
+from .errors import UserError
 
 
 def pick_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from common.errors import UserError
+from .errors import UserError
 
 _PART = ".part"
 

@@ -6,11 +6,11 @@ import json
 
 import typer
 
-from common.config import changed
-from common.progress import say
-from common.runs import Run, slug
-from fine.export.export import export
-from fine.train import load_finished
+from ..common.config.models import changed
+from ..common.runs.folder import Run, slug
+from ..common.runs.progress import say
+from .export.export import export
+from .train import load_finished
 
 
 def finish_export(run: Run) -> None:

@@ -10,15 +10,15 @@ from typing import Any, Literal
 import torch
 import typer
 
-from common.errors import UserError
-from common.files import write_whole
-from common.rasterize import Raster, interpolate
-from common.runs import Run, open_run
-from common.toybox.grammar import parse
-from common.toybox.objects import build
-from common.toybox.score import Scores, Textured, score
-from fine.model import FineModel
-from fine.train import first_model, load_finished
+from ..common.errors import UserError
+from ..common.files import write_whole
+from ..common.rasterize import Raster, interpolate
+from ..common.runs.folder import Run, open_run
+from ..common.toybox.grammar import parse
+from ..common.toybox.objects import build
+from ..common.toybox.score import Scores, Textured, score
+from .model import FineModel
+from .train import first_model, load_finished
 
 Stage = Literal["handoff", "fine"]
 

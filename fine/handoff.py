@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.cameras import sphere_views
-from common.config import HandoffConfig
-from common.errors import UserError
-from common.field import EXTENT
-from common.handoff import CoarseResult
-from common.rasterize import visible_faces
-from fine.tetgrid import TetGrid
-from fine.volume import (
+from ..common.config.models import HandoffConfig
+from ..common.errors import UserError
+from ..common.fields.field import EXTENT
+from ..common.rasterize import visible_faces
+from ..common.runs.coarse_result import CoarseResult
+from ..common.scene.cameras import sphere_views
+from .tetgrid import TetGrid
+from .volume import (
     LevelSearch,
     best_level,
     fill_cavities,

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fine.tetgrid import TetGrid
+from .tetgrid import TetGrid
 
 # The edges of a tetrahedron, and the triangles of each of the 16 sign cases as triples of edges.
 # A case is the sum of 2^i over the vertices i inside.

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.cameras import Cameras
-from common.config import FieldConfig, FineConfig
-from common.errors import UserError
-from common.field import HashField, grid_config
-from common.mesh import Mesh, vertex_normals
-from common.rasterize import antialias, interpolate, rasterize, scatter_image
-from common.shading import Lights, shade
-from common.training import Learner
-from fine.isosurface import Isosurface, grid_surface
-from fine.tetgrid import TetGrid
-from fine.texture import Texture
+from ..common.config.models import FieldConfig, FineConfig
+from ..common.errors import UserError
+from ..common.fields.field import HashField, grid_config
+from ..common.rasterize import antialias, interpolate, rasterize, scatter_image
+from ..common.runs.loop import Learner
+from ..common.scene.cameras import Cameras
+from ..common.scene.mesh import Mesh, vertex_normals
+from ..common.scene.shading import Lights, shade
+from .isosurface import Isosurface, grid_surface
+from .tetgrid import TetGrid
+from .texture import Texture
 
 
 class Lattice(nn.Module):

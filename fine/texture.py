@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from common.config import FieldConfig
-from common.field import HashField, grid_config, grow
+from ..common.config.models import FieldConfig
+from ..common.fields.field import HashField, grid_config, grow
 
 _ALBEDO = slice(1, 4)  # outputs of the coarse field: density logit, then three albedo logits
 

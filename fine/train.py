@@ -9,8 +9,12 @@ import time
 import torch
 from torch import Tensor
 
-from common.cameras import Cameras, orbit, sphere_views
-from common.checkpoints import (
+from ..common.config.models import FineConfig
+from ..common.device import pick_device
+from ..common.errors import UserError
+from ..common.files import write_whole
+from ..common.guidance.prepare import prepare_guide
+from ..common.runs.checkpoints import (
     DamagedCheckpointError,
     checkpoint_path,
     read_latest,
@@ -18,23 +22,19 @@ from common.checkpoints import (
     steps_on_disk,
     write_tensors,
 )
-from common.config import FineConfig
-from common.device import pick_device
-from common.distillation.prepare import prepare_guide
-from common.errors import UserError
-from common.files import write_whole
-from common.handoff import CoarseResult, read_result
-from common.images import save_strip
-from common.progress import say
-from common.runs import Run
-from common.schedules import step_schedule
-from common.training import Together, deterministic, save, train
-from common.views import sample_views, studio_lights
-from fine.handoff import initial_distance, silhouette_iou
-from fine.isosurface import Isosurface
-from fine.model import FineModel, lattice, render_surface
-from fine.regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
-from fine.texture import texture_from_coarse
+from ..common.runs.coarse_result import CoarseResult, read_result
+from ..common.runs.folder import Run
+from ..common.runs.loop import Together, deterministic, save, train
+from ..common.runs.progress import say
+from ..common.scene.cameras import Cameras, orbit, sphere_views
+from ..common.scene.images import save_strip
+from ..common.scene.views import sample_views, studio_lights
+from ..common.schedules import step_schedule
+from .handoff import initial_distance, silhouette_iou
+from .isosurface import Isosurface
+from .model import FineModel, lattice, render_surface
+from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
+from .texture import texture_from_coarse
 
 FIRST = "first.safetensors"  # the signed distance that the hand-off made
 

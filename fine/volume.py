@@ -28,8 +28,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fine.isosurface import connectivity, edge_crossings, triangle_counts
-from fine.tetgrid import TetGrid
+from .isosurface import connectivity, edge_crossings, triangle_counts
+from .tetgrid import TetGrid
 
 Volume = NDArray[np.float32]
 Points = NDArray[np.floating]  # float32 or float64

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import pipeline
-from common.checkpoints import checkpoint_path, write_checkpoint, write_tensors
-from common.config import build_config
-from common.doctor import report
-from common.files import sole_writer
-from common.handoff import RESULT
-from common.runs import Run, open_or_create
+from maquette import pipeline
+from maquette.common.config.models import build_config
+from maquette.common.files import sole_writer
+from maquette.common.runs.checkpoints import checkpoint_path, write_checkpoint, write_tensors
+from maquette.common.runs.coarse_result import RESULT
+from maquette.common.runs.doctor import report
+from maquette.common.runs.folder import Run, open_or_create
 
 ROOT = Path(pipeline.__file__).parent
 PROMPT = "a red mushroom"
@@ -272,7 +272,8 @@ def test_scores_that_cannot_be_written_are_told_before_the_work(
 
 def test_a_real_process_ends_the_same_way(tmp_path: Path) -> None:
     ended = python(
-        "import sys, pipeline; sys.argv = ['maquette', 'run', 'a red dragon']; pipeline.main()",
+        "import sys; from maquette import pipeline;"
+        " sys.argv = ['maquette', 'run', 'a red dragon']; pipeline.main()",
         tmp_path,
     )
     assert ended.returncode == 2
@@ -288,7 +289,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> Non
     if len(arguments) < 2:  # typer itself imports pydantic to read a command's options
         heavy.append("pydantic")
     code = (
-        "import atexit, sys, pipeline\n"
+        "import atexit, sys\nfrom maquette import pipeline\n"
         f"sys.argv = ['maquette', *{arguments!r}]\n"
         f"atexit.register(lambda: print('LOADED', [m for m in {heavy!r} if m in sys.modules]))\n"
         "pipeline.main()\n"

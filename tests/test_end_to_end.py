@@ -13,8 +13,8 @@ import torch
 import trimesh
 from PIL import Image
 
-import pipeline
-from common.checkpoints import read_tensors
+from maquette import pipeline
+from maquette.common.runs.checkpoints import read_tensors
 
 pytestmark = pytest.mark.slow
 
@@ -106,8 +106,8 @@ def test_the_obj_opens_with_its_texture_y_up(small_run: Path) -> None:
         assert " " not in name
     # World Z is the files' Y and world X (the front) their Z: the vertices of the GLB are those of
     # the OBJ, and the model's own vertices, turned, lie on them.
-    from common.runs import open_run
-    from fine.train import load_finished
+    from maquette.common.runs.folder import open_run
+    from maquette.fine.train import load_finished
 
     model = load_finished(open_run(str(small_run))).mesh().vertices.numpy()
     turned = model[:, [1, 2, 0]]

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import pipeline
-from coarse.train import run_coarse
-from common.checkpoints import checkpoint_path, read_tensors
-from common.handoff import RESULT
-from common.runs import open_run
-from fine.train import FIRST, run_fine
+from maquette import pipeline
+from maquette.coarse.train import run_coarse
+from maquette.common.runs.checkpoints import checkpoint_path, read_tensors
+from maquette.common.runs.coarse_result import RESULT
+from maquette.common.runs.folder import open_run
+from maquette.fine.train import FIRST, run_fine
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ CUTS = ("coarse  3/12", "coarse  8/12", "fine  1/6", "fine  5/6")
 def child(*arguments: str) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *arguments],
+        [sys.executable, "-m", "maquette.pipeline", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

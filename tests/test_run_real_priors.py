@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-import pipeline
-from common.checkpoints import checkpoint_path
-from common.distillation.guide import Guide
-from common.errors import UserError
+from maquette import pipeline
+from maquette.common.errors import UserError
+from maquette.common.guidance.score import Guide
+from maquette.common.runs.checkpoints import checkpoint_path
 from tests.reference.tiny_models import build
 
 pytestmark = pytest.mark.slow

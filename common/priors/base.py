@@ -16,33 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.cameras import Cameras
-
-
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """Noise levels of a diffusion model: `x_t = alpha_t x + sigma_t eps`.
-
-    alpha, sigma: float32 `[T]`, by timestep 0 (clean) to T - 1 (noise). Diffusion models keep
-    `alpha^2 + sigma^2 = 1`; flow models keep `alpha + sigma = 1`.
-    """
-
-    alpha: Tensor
-    sigma: Tensor
-
-    def __len__(self) -> int:
-        return self.alpha.shape[0]
-
-    def at(self, t: Tensor, ndim: int = 4) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t of timesteps `t` `[B]`, shaped `[B, 1, ...]` with `ndim` axes."""
-        shape = (-1,) + (1,) * (ndim - 1)
-        alpha, sigma = self.alpha.to(t.device), self.sigma.to(t.device)
-        return alpha[t].reshape(shape), sigma[t].reshape(shape)
-
-    def add_noise(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The noised `x_t` of `x` and `noise` (`[B, ...]`) at timesteps `t` `[B]`."""
-        alpha, sigma = self.at(t, x.ndim)
-        return alpha * x + sigma * noise
+from ..scene.cameras import Cameras
+from .noise import NoiseSchedule
 
 
 @dataclass(frozen=True)

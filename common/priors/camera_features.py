@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.cameras import Cameras
+from ..scene.cameras import Cameras
 
 HARMONICS = 3
 FEATURES = 4 * HARMONICS

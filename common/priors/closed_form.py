@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from common.cameras import Cameras
-from common.errors import UserError, nearest
-from common.priors.base import NoiseSchedule, Prior, TextEmbedding
+from ..errors import UserError, nearest
+from ..scene.cameras import Cameras
+from .base import Prior, TextEmbedding
+from .noise import NoiseSchedule
 
 
 def gaussian_denoise(

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.cameras import Cameras
-from common.errors import UserError
-from common.priors.base import NoiseSchedule, TextEmbedding
-from common.priors.pretrained import (
+from ..errors import UserError
+from ..scene.cameras import Cameras
+from .base import TextEmbedding
+from .noise import NoiseSchedule
+from .pretrained import (
     LoadedPipeline,
     PretrainedPrior,
     TextLimit,

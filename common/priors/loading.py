@@ -19,19 +19,12 @@ from typing import Any, Literal, assert_never
 
 import torch
 
-from common.device import computes_bf16
-from common.errors import UserError, nearest
-from common.priors.memory import (
-    Offload,
-    Vram,
-    card_bytes,
-    choose_memory,
-    stream_layers,
-    weight_bytes,
-)
-from common.priors.pretrained import LoadedPipeline, PretrainedPrior, quiet_libraries
-from common.toybox.version import WEIGHTS, check_version, is_toybox
-from common.toybox.vocabulary import wording
+from ..device import computes_bf16
+from ..embedded.version import WEIGHTS, check_version, is_toybox
+from ..embedded.vocabulary import wording
+from ..errors import UserError, nearest
+from .memory import Offload, Vram, card_bytes, choose_memory, stream_layers, weight_bytes
+from .pretrained import LoadedPipeline, PretrainedPrior, quiet_libraries
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Family = Literal["pixel", "sd", "sdxl", "sd3", "flux"]
@@ -377,9 +370,9 @@ def _container(family: Family) -> tuple[Any, dict[str, Any]]:
 
 def _adapt(family: Family, loaded: LoadedPipeline) -> PretrainedPrior:
     """The family's adapter around a loaded pipeline."""
-    from common.priors.flow import FluxPrior, SD3Prior
-    from common.priors.latent_unet import SDXLPrior, StableDiffusionPrior
-    from common.priors.pixel_unet import PixelUNetPrior
+    from .flow import FluxPrior, SD3Prior
+    from .latent_unet import SDXLPrior, StableDiffusionPrior
+    from .pixel_unet import PixelUNetPrior
 
     match family:
         case "pixel":

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from common.errors import UserError
+from ..errors import UserError
 
 if TYPE_CHECKING:
-    from common.priors.loading import LoadOptions
+    from .loading import LoadOptions
 
 Offload = Literal["none", "model", "group"]
 Vram = Literal["none", "8", "12", "16", "24", "auto"]

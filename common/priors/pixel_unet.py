@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.cameras import Cameras
-from common.errors import UserError
-from common.priors.base import TextEmbedding
-from common.priors.camera_features import reads_camera, reads_reference, unet_inputs
-from common.priors.pretrained import (
+from ..errors import UserError
+from ..scene.cameras import Cameras
+from .base import TextEmbedding
+from .camera_features import reads_camera, reads_reference, unet_inputs
+from .pretrained import (
     LoadedPipeline,
     PretrainedPrior,
     TextLimit,

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.cameras import Cameras
-from common.errors import UserError
-from common.priors.base import NoiseSchedule, Prior, TextEmbedding
-from common.priors.memory import move, out_of_memory_advice, release, resident
+from ..errors import UserError
+from ..scene.cameras import Cameras
+from .base import Prior, TextEmbedding
+from .memory import move, out_of_memory_advice, release, resident
+from .noise import NoiseSchedule
 
 if TYPE_CHECKING:
-    from common.priors.loading import LoadOptions
+    from .loading import LoadOptions
 
 log = logging.getLogger(__name__)
 

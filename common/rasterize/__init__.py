@@ -6,9 +6,9 @@ is where a change of shape shows. After Laine et al. 2020, "Modular Primitives f
 Differentiable Rendering".
 """
 
-from common.rasterize.antialias import antialias, opposite_vertices
-from common.rasterize.interpolate import Raster, interpolate, rasterize, scatter_image
-from common.rasterize.visibility import visible_faces
+from .antialias import antialias, opposite_vertices
+from .interpolate import Raster, interpolate, rasterize, scatter_image
+from .visibility import visible_faces
 
 __all__ = [
     "Raster",

@@ -18,8 +18,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from common.rasterize.interpolate import Raster, gather_rows
-from common.rasterize.visibility import project
+from .interpolate import Raster, gather_rows
+from .visibility import project
 
 SHORTEST = 2.0**-10  # pixels; a shorter edge has no direction in float32 worth following
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from common.rasterize.visibility import visible_faces
+from .visibility import visible_faces
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.toybox.clay import PRIMARY, SECONDARY, Clay, on_ellipsoid
-from common.toybox.shapes import (
-    capsule,
-    ellipsoid,
-    frustum,
-    hull,
-    lathe,
-    prism,
-    rounded,
-    spline,
-    torus,
-    tube,
-)
+from .clay import PRIMARY, SECONDARY, Clay, on_ellipsoid
+from .shapes import capsule, ellipsoid, frustum, hull, lathe, prism, rounded, spline, torus, tube
 
 
 def _cheeks(clay: Clay, head: tuple[float, float, float], at: tuple[float, float, float],

@@ -7,8 +7,8 @@ from zlib import crc32
 
 import numpy as np
 
-from common.toybox.grammar import Rgb
-from common.toybox.shapes import Solid, ellipsoid
+from .grammar import Rgb
+from .shapes import Solid, ellipsoid
 
 PRIMARY, SECONDARY = "primary", "secondary"
 """The paints that a caption names; all other paints are accents."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from common.errors import UserError, nearest
+from ..errors import UserError, nearest
 
 Rgb = tuple[float, float, float]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.distillation.losses import Distillation, ddim_denoise
-from common.priors.base import Prior
-from common.priors.pretrained import PretrainedPrior
-from common.prompts import view_phrase
-from common.schedules import share_to_timestep
-from common.toybox.training.data import View, take_pictures, view_cameras
+from ..embedded.training.data import View, take_pictures, view_cameras
+from ..guidance.losses import Distillation, ddim_denoise
+from ..guidance.prompts import view_phrase
+from ..guidance.timesteps import share_to_timestep
+from ..priors.base import Prior
+from ..priors.pretrained import PretrainedPrior
 
 
 def true_views(views: list[View], resolution: int) -> Tensor:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.mesh import Mesh, face_normals, vertex_normals
-from common.rasterize import opposite_vertices
-from common.toybox import animals, things, vehicles
-from common.toybox.clay import PRIMARY, SECONDARY, Clay, accent
-from common.toybox.grammar import COLORS, PARTNERS, Caption, parse
-from common.toybox.patterns import Kind, Pattern, make_pattern
+from ..rasterize import opposite_vertices
+from ..scene.mesh import Mesh, face_normals, vertex_normals
+from . import animals, things, vehicles
+from .clay import PRIMARY, SECONDARY, Clay, accent
+from .grammar import COLORS, PARTNERS, Caption, parse
+from .patterns import Kind, Pattern, make_pattern
 
 RADIUS = 0.9
 """Distance of every object's farthest vertex from the origin."""

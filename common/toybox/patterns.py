@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
-from common.mesh import Mesh, face_normals, sample_surface
+from ..scene.mesh import Mesh, face_normals, sample_surface
 
 Kind = Literal["striped", "dotted", "checkered"]
 

@@ -12,11 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from common.cameras import Cameras
-from common.toybox.grammar import CATEGORIES, COLORS, FRONTED, Caption
-from common.toybox.objects import ToyObject, build
-from common.toybox.score import NEUTRAL, Textured, surface_scores, unlit_views, visible_points
-from common.toybox.studio import albedo_views
+from ..scene.cameras import Cameras
+from .grammar import CATEGORIES, COLORS, FRONTED, Caption
+from .objects import ToyObject, build
+from .score import NEUTRAL, Textured, surface_scores, unlit_views, visible_points
+from .studio import albedo_views
 
 POINTS = 8_000
 RESOLUTION = 96

@@ -13,12 +13,12 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from common.cameras import Cameras, sphere_views
-from common.images import psnr
-from common.mesh import Mesh, sample_surface
-from common.rasterize import Raster, antialias, rasterize, scatter_image
-from common.toybox.objects import ToyObject
-from common.toybox.studio import albedo_views
+from ..rasterize import Raster, antialias, rasterize, scatter_image
+from ..scene.cameras import Cameras, sphere_views
+from ..scene.images import psnr
+from ..scene.mesh import Mesh, sample_surface
+from .objects import ToyObject
+from .studio import albedo_views
 
 TOLERANCE = 0.03
 VIEWS = 24

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.cameras import Cameras
-from common.rasterize import Raster, antialias, interpolate, rasterize, scatter_image
-from common.shading import headlights, shade
-from common.toybox.objects import ToyObject
+from ..rasterize import Raster, antialias, interpolate, rasterize, scatter_image
+from ..scene.cameras import Cameras
+from ..scene.shading import headlights, shade
+from .objects import ToyObject
 
 Color = tuple[float, float, float]
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from common.toybox.clay import PRIMARY, SECONDARY, Clay
-from common.toybox.shapes import (
+from .clay import PRIMARY, SECONDARY, Clay
+from .shapes import (
     Array,
     Solid,
     box,

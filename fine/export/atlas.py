@@ -1,4 +1,4 @@
-"""The child process that runs xatlas: `python -m fine.export.atlas FOLDER`.
+"""The child process that runs xatlas: `python -m maquette.fine.export.atlas FOLDER`.
 
 It reads `vertices.npy` and `faces.npy` in FOLDER and writes `uv.npy`, `atlas_faces.npy` and
 `source_vertex.npy` there. It stands alone (numpy and xatlas only) so that it starts at once, and it

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from fine.export.unwrap import Unwrapped
+from .unwrap import Unwrapped
 
 AlbedoFn = Callable[[Tensor], Tensor]
 """World points `[N, 3]` to sRGB albedo `[N, 3]` in [0, 1]."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from common.mesh import Mesh
+from ...common.scene.mesh import Mesh
 
 MERGE_SHARE = 1e-5  # vertices nearer than this share of the bounding box's diagonal become one
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from common.files import write_whole
-from common.images import png_bytes
-from common.mesh import Mesh
-from fine.export.bake import AlbedoFn, bake
-from fine.export.clean import clean, decimate
-from fine.export.readback import compare, read_obj, turntable
-from fine.export.unwrap import unwrap
-from fine.export.write import write_glb, write_obj
+from ...common.files import write_whole
+from ...common.scene.images import png_bytes
+from ...common.scene.mesh import Mesh
+from .bake import AlbedoFn, bake
+from .clean import clean, decimate
+from .readback import compare, read_obj, turntable
+from .unwrap import unwrap
+from .write import write_glb, write_obj
 
 
 @dataclass(frozen=True)

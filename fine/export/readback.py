@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.cameras import Cameras, orbit, sphere_views
-from common.images import psnr
-from common.mesh import Mesh
-from common.rasterize import Raster, interpolate, rasterize, scatter_image
-from common.shading import headlights, shade
-from fine.export.bake import CHUNK, AlbedoFn
-from fine.export.write import to_world_axes
+from ...common.rasterize import Raster, interpolate, rasterize, scatter_image
+from ...common.scene.cameras import Cameras, orbit, sphere_views
+from ...common.scene.images import psnr
+from ...common.scene.mesh import Mesh
+from ...common.scene.shading import headlights, shade
+from .bake import CHUNK, AlbedoFn
+from .write import to_world_axes
 
 BACKGROUND = 1.0  # white
 VIEWS = 8

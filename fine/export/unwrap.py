@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.mesh import Mesh, vertex_normals
-from fine.export.charts import planar_charts, separate
+from ...common.scene.mesh import Mesh, vertex_normals
+from .charts import planar_charts, separate
 
 PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
-CHILD = ("-m", "fine.export.atlas")
+CHILD = ("-m", "maquette.fine.export.atlas")
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package `fine`
 
 

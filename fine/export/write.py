@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.files import write_whole
-from common.runs import slug
-from fine.export.unwrap import Unwrapped
+from ...common.files import write_whole
+from ...common.runs.folder import slug
+from .unwrap import Unwrapped
 
 GLB_MAGIC, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
 FLOAT, UNSIGNED_INT = 5126, 5125

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coarse.background import Background, _frequencies
-from common.cameras import orbit
-from common.config import BackgroundConfig
+from maquette.coarse.background import Background, _frequencies
+from maquette.common.config.models import BackgroundConfig
+from maquette.common.scene.cameras import orbit
 
 DIRECTIONS = orbit(3).rays(6, 6)[1]
 

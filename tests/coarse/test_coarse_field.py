@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coarse.field import RadianceField
-from common.config import FieldConfig, GridConfig
+from maquette.coarse.field import RadianceField
+from maquette.common.config.models import FieldConfig, GridConfig
 
 SMALL = GridConfig(levels=2, features=2, log2_entries=12, base_resolution=2, finest_resolution=4)
 

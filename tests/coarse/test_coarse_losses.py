@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from coarse.losses import entropy_loss, opacity_loss, orientation_loss
+from maquette.coarse.losses import entropy_loss, opacity_loss, orientation_loss
 
 FORWARD = torch.tensor([[0.0, 0, 1]], dtype=torch.float64)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from coarse.occupancy import Occupancy
-from common.cameras import orbit
-from common.config import OccupancyConfig
+from maquette.coarse.occupancy import Occupancy
+from maquette.common.config.models import OccupancyConfig
+from maquette.common.scene.cameras import orbit
 
 CELLS, SAMPLES = 16, 32
 CONFIG = OccupancyConfig(resolution=CELLS, start=1.0, decay=0.6, every=4, threshold=0.01)

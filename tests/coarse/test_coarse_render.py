@@ -10,15 +10,15 @@ import trimesh
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coarse import render
-from coarse.background import Background
-from coarse.field import RadianceField
-from coarse.occupancy import Occupancy
-from coarse.render import Rendered, render_views
-from common.cameras import Cameras, orbit
-from common.config import BackgroundConfig, OccupancyConfig
-from common.rasterize import visible_faces
-from common.shading import ALBEDO, TEXTURELESS, Lights, headlights
+from maquette.coarse import render
+from maquette.coarse.background import Background
+from maquette.coarse.field import RadianceField
+from maquette.coarse.occupancy import Occupancy
+from maquette.coarse.render import Rendered, render_views
+from maquette.common.config.models import BackgroundConfig, OccupancyConfig
+from maquette.common.rasterize import visible_faces
+from maquette.common.scene.cameras import Cameras, orbit
+from maquette.common.scene.shading import ALBEDO, TEXTURELESS, Lights, headlights
 
 RADIUS, SIZE, SAMPLES = 0.7, 40, 160
 STEP = 2 / SAMPLES

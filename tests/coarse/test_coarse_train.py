@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from coarse.losses import entropy_loss, opacity_loss, orientation_loss
-from coarse.render import Rendered, render_views
-from coarse.train import CoarseModel, preview, regularizers, result
-from common.cameras import orbit, sphere_views
-from common.config import CoarseConfig, HandoffConfig, build_config
-from common.field import HashField, grid_config
-from common.shading import headlights
+from maquette.coarse.losses import entropy_loss, opacity_loss, orientation_loss
+from maquette.coarse.render import Rendered, render_views
+from maquette.coarse.train import CoarseModel, preview, regularizers, result
+from maquette.common.config.models import CoarseConfig, HandoffConfig, build_config
+from maquette.common.fields.field import HashField, grid_config
+from maquette.common.scene.cameras import orbit, sphere_views
+from maquette.common.scene.shading import headlights
 
 SMALL = (
     "coarse.field.grid.levels=3",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coarse.marching import Samples, march
+from maquette.coarse.ray_marching import Samples, march
 from tests.reference.marching_loop import march_loop
 
 BOX = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])

@@ -9,7 +9,7 @@ import numba
 import pytest
 import torch
 
-from coarse.volume import accumulate, render_weights, torch_accumulate, torch_weights
+from maquette.coarse.compositing import accumulate, render_weights, torch_accumulate, torch_weights
 from tests.reference.volume_loop import accumulate_loop, weights_loop
 
 

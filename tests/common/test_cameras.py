@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.cameras import (
+from maquette.common.scene.cameras import (
     FAR,
     NEAR,
     Cameras,

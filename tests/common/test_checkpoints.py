@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import checkpoints, files
-from common.checkpoints import (
+from maquette.common import files
+from maquette.common.errors import UserError
+from maquette.common.files import remove_parts, write_whole
+from maquette.common.runs import checkpoints
+from maquette.common.runs.checkpoints import (
     DamagedCheckpointError,
     load_optimizer_state,
     load_random_state,
@@ -26,8 +29,6 @@ from common.checkpoints import (
     write_checkpoint,
     write_tensors,
 )
-from common.errors import UserError
-from common.files import remove_parts, write_whole
 
 TENSORS = {
     "a/weight": torch.tensor([[1.0, float("nan"), -0.0], [1e-45, float("inf"), 3.0]]),

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from common.begin import begin
-from common.config import (
+from maquette.common.begin import begin
+from maquette.common.config.models import (
     PriorConfig,
     PromptConfig,
     RunConfig,
     build_config,
     read_config_file,
 )
-from common.errors import UserError
-from common.priors import choose
-from common.priors.choose import (
+from maquette.common.errors import UserError
+from maquette.common.guidance import choose
+from maquette.common.guidance.choose import (
     check_prompts,
     load_options,
     load_prior,
@@ -28,8 +28,8 @@ from common.priors.choose import (
     view_config,
     with_absolute_paths,
 )
-from common.priors.loading import ALIASES, SUITED, LoadOptions
-from common.prompts import CONFLICTING_WORDS, PHRASES, ViewConfig
+from maquette.common.guidance.prompts import CONFLICTING_WORDS, PHRASES, ViewConfig
+from maquette.common.priors.loading import ALIASES, SUITED, LoadOptions
 from tests.reference.tiny_models import build
 
 CPU = torch.device("cpu")
@@ -239,7 +239,10 @@ def flat(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tup
 def test_an_alias_brings_its_configuration(
     prior: str, config: str | None, views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.begin.check_prompts", lambda *_: None)  # nothing is fetched
+    # Nothing is fetched.
+    monkeypatch.setattr(
+        "maquette.common.begin.check_prompts", lambda *_: None
+    )  # nothing is fetched
     run = begin("a corgi", config, None, prior, out=str(tmp_path / "run"))
     assert (run.config.fine.prior.name, run.config.fine.views) == (prior, views)
 

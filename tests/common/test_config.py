@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from common.config import (
+from maquette.common.config.models import (
     CoarseConfig,
     PriorConfig,
     RunConfig,
@@ -21,8 +21,8 @@ from common.config import (
     to_yaml,
     validate,
 )
-from common.errors import UserError
-from common.schedules import step_schedule
+from maquette.common.errors import UserError
+from maquette.common.schedules import step_schedule
 
 PROMPT = "a red mushroom"
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.cameras import orbit
-from common.config import CriticConfig, build_config
-from common.distillation.critic import LoraCritic, time_embedding
-from common.distillation.losses import Distillation, vsd
-from common.distillation.prepare import prepare_guide
-from common.errors import UserError
-from common.priors.choose import require_peft
-from common.priors.loading import LoadOptions, load_prior
-from common.priors.pretrained import PretrainedPrior
-from common.runs import Run
+from maquette.common.config.models import CriticConfig, build_config
+from maquette.common.errors import UserError
+from maquette.common.guidance.choose import require_peft
+from maquette.common.guidance.critic import LoraCritic, time_embedding
+from maquette.common.guidance.losses import Distillation, vsd
+from maquette.common.guidance.prepare import prepare_guide
+from maquette.common.priors.loading import LoadOptions, load_prior
+from maquette.common.priors.pretrained import PretrainedPrior
+from maquette.common.runs.folder import Run
+from maquette.common.scene.cameras import orbit
 from tests.reference.tiny_models import Family, build
 
 FAMILIES: tuple[Family, ...] = ("sd15", "sd2v", "sdxl", "if", "sd3", "flux", "camera-pixel")

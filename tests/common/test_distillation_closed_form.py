@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from common.cameras import Cameras, orbit
-from common.distillation import LossName, distillation_gradient
-from common.distillation.losses import (
+from maquette.common.guidance.losses import (
     PAPER,
     Distillation,
     ExactGaussianCritic,
+    LossName,
     clip_gradient,
     csd,
     ddim_denoise,
     ddim_invert,
+    distillation_gradient,
     guided_noise,
     hifa,
     hifa_image_gradient,
@@ -31,9 +31,11 @@ from common.distillation.losses import (
     sjc,
     vsd,
 )
-from common.priors.base import NoiseSchedule, Prior, TextEmbedding
-from common.priors.closed_form import FiniteSetPrior, GaussianPrior
-from common.schedules import WeightKind, cosine_schedule, weight
+from maquette.common.guidance.timesteps import WeightKind, weight
+from maquette.common.priors.base import Prior, TextEmbedding
+from maquette.common.priors.closed_form import FiniteSetPrior, GaussianPrior
+from maquette.common.priors.noise import NoiseSchedule, cosine_schedule
+from maquette.common.scene.cameras import Cameras, orbit
 
 T = 200
 SCHEDULE = cosine_schedule(T)

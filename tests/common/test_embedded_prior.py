@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.images import psnr_of_each
-from common.priors.loading import EMBEDDED, LoadOptions, load_prior
-from common.priors.pretrained import PretrainedPrior
-from common.toybox.grammar import CATEGORIES, COLORS, Caption, captions
-from common.toybox.knowledge import denoised, sample, true_views
-from common.toybox.training.data import View
-from common.toybox.version import check_version
-from common.toybox.vocabulary import HELD_OUT_COLORS
+from maquette.common.embedded.training.data import View
+from maquette.common.embedded.version import check_version
+from maquette.common.embedded.vocabulary import HELD_OUT_COLORS
+from maquette.common.priors.loading import EMBEDDED, LoadOptions, load_prior
+from maquette.common.priors.pretrained import PretrainedPrior
+from maquette.common.scene.images import psnr_of_each
+from maquette.common.toybox.grammar import CATEGORIES, COLORS, Caption, captions
+from maquette.common.toybox.knowledge import denoised, sample, true_views
 
 FOVY = math.radians(40.0)
 SAMPLED = (

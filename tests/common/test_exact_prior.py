@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.cameras import Cameras, orbit
-from common.distillation.losses import Distillation, distillation_gradient
-from common.errors import UserError
-from common.priors import exact
-from common.priors.exact import BLOCK, ExactPrior, linear_encoder
-from common.toybox.objects import ToyObject, build
-from common.toybox.studio import photograph
+from maquette.common.embedded import exact
+from maquette.common.embedded.exact import BLOCK, ExactPrior, linear_encoder
+from maquette.common.errors import UserError
+from maquette.common.guidance.losses import Distillation, distillation_gradient
+from maquette.common.scene.cameras import Cameras, orbit
+from maquette.common.toybox.objects import ToyObject, build
+from maquette.common.toybox.studio import photograph
 
 PROMPT = "a red mushroom"
 TIMESTEPS = [20, 300, 700, 980]

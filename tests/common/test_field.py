@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.config import GridConfig
-from common.field import HashField, grid_config, grow
-from common.hashgrid import resolutions, table_offsets
+from maquette.common.config.models import GridConfig
+from maquette.common.fields.field import HashField, grid_config, grow
+from maquette.common.fields.hashgrid import resolutions, table_offsets
 
 GRID = grid_config(
     GridConfig(levels=3, features=2, log2_entries=10, base_resolution=4, finest_resolution=16)

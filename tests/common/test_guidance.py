@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from common.cameras import Cameras
-from common.distillation.guidance import guide, perp_neg, perpendicular, predict
-from common.priors.base import Prior, TextEmbedding
-from common.schedules import cosine_schedule
+from maquette.common.guidance.mixing import guide, perp_neg, perpendicular, predict
+from maquette.common.priors.base import Prior, TextEmbedding
+from maquette.common.priors.noise import cosine_schedule
+from maquette.common.scene.cameras import Cameras
 
 
 class TellingPrior(Prior):

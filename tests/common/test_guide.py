@@ -14,27 +14,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.cameras import Cameras, orbit
-from common.config import DistillationConfig, PromptConfig, build_config
-from common.distillation import prepare
-from common.distillation.guide import Guide
-from common.distillation.losses import LossName, clip_gradient, distillation_gradient, hifa
-from common.distillation.prepare import prepare_guide
-from common.errors import UserError
-from common.priors.base import Prior, TextEmbedding
-from common.priors.choose import view_config
-from common.priors.exact import ExactPrior
-from common.priors.loading import LoadOptions
-from common.priors.pretrained import (
+from maquette.common.config.models import DistillationConfig, PromptConfig, build_config
+from maquette.common.embedded.exact import ExactPrior
+from maquette.common.errors import UserError
+from maquette.common.guidance import prepare
+from maquette.common.guidance.choose import view_config
+from maquette.common.guidance.losses import LossName, clip_gradient, distillation_gradient, hifa
+from maquette.common.guidance.prepare import prepare_guide
+from maquette.common.guidance.prompts import ViewPrompts, perp_neg_weights
+from maquette.common.guidance.score import Guide
+from maquette.common.guidance.timesteps import dreamtime_timesteps, sqrt_annealing
+from maquette.common.priors.base import Prior, TextEmbedding
+from maquette.common.priors.loading import LoadOptions
+from maquette.common.priors.noise import cosine_schedule
+from maquette.common.priors.pretrained import (
     LoadedPipeline,
     PretrainedPrior,
     decode_latents,
     encode_latents,
     to_pixels,
 )
-from common.prompts import ViewPrompts, perp_neg_weights
-from common.runs import Run
-from common.schedules import cosine_schedule, dreamtime_timesteps, sqrt_annealing
+from maquette.common.runs.folder import Run
+from maquette.common.scene.cameras import Cameras, orbit
 from tests.reference.tiny_models import build
 
 CPU = torch.device("cpu")

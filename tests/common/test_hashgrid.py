@@ -8,7 +8,7 @@ import numba
 import pytest
 import torch
 
-from common.hashgrid import (
+from maquette.common.fields.hashgrid import (
     HashGrid,
     HashGridConfig,
     encode,
@@ -258,7 +258,7 @@ def test_wrong_arguments_are_named():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("features", [1, 2, 4])
 def test_the_triton_twin_equals_the_reference_in_value_and_gradient(features):
-    triton_twin = pytest.importorskip("common.hashgrid.triton_twin")
+    triton_twin = pytest.importorskip("maquette.common.fields.hashgrid.triton_twin")
     config = grid(features)
     x, tables = random_points(500).cuda(), random_tables(config).cuda()
     generator = torch.Generator().manual_seed(5)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.cameras import orbit
-from common.toybox.likeness import MARGIN, detail, diversity, sharpness
-from common.toybox.objects import build
-from common.toybox.studio import albedo_views
+from maquette.common.scene.cameras import orbit
+from maquette.common.toybox.likeness import MARGIN, detail, diversity, sharpness
+from maquette.common.toybox.objects import build
+from maquette.common.toybox.studio import albedo_views
 
 GREY = (0.5, 0.5, 0.5)
 

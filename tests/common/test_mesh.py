@@ -9,7 +9,14 @@ import torch
 import trimesh
 from torch import Tensor
 
-from common.mesh import Mesh, corners, face_areas, face_normals, sample_surface, vertex_normals
+from maquette.common.scene.mesh import (
+    Mesh,
+    corners,
+    face_areas,
+    face_normals,
+    sample_surface,
+    vertex_normals,
+)
 
 
 def as_tensors(mesh: trimesh.Trimesh) -> tuple[Tensor, Tensor]:

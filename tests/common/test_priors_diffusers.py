@@ -22,13 +22,13 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.cameras import Cameras, orbit
-from common.errors import UserError
-from common.priors.base import TextEmbedding
-from common.priors.camera_features import camera_features
-from common.priors.flow import pack_latents, unpack_latents
-from common.priors.loading import LoadOptions, load_prior
-from common.priors.pretrained import PretrainedPrior, normalise_latents, to_noise
+from maquette.common.errors import UserError
+from maquette.common.priors.base import TextEmbedding
+from maquette.common.priors.camera_features import camera_features
+from maquette.common.priors.flow import pack_latents, unpack_latents
+from maquette.common.priors.loading import LoadOptions, load_prior
+from maquette.common.priors.pretrained import PretrainedPrior, normalise_latents, to_noise
+from maquette.common.scene.cameras import Cameras, orbit
 from tests.reference.tiny_models import FAMILIES, RESOLUTION, build
 
 PROMPT = "A photo of a red Chair"
@@ -161,7 +161,7 @@ def test_flow_schedule_ends(models: dict[str, Path]) -> None:
 def test_flux_positions_and_packing_are_the_pipelines_own() -> None:
     from diffusers import FluxPipeline
 
-    from common.priors.flow import patch_positions
+    from maquette.common.priors.flow import patch_positions
 
     x = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     assert torch.equal(pack_latents(x), FluxPipeline._pack_latents(x, 2, 3, 4, 6))

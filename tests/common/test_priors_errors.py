@@ -17,9 +17,9 @@ import torch
 from huggingface_hub import errors
 from safetensors.torch import save_file
 
-from common.errors import UserError
-from common.priors import loading
-from common.priors.loading import (
+from maquette.common.errors import UserError
+from maquette.common.priors import loading
+from maquette.common.priors.loading import (
     ALIASES,
     LoadOptions,
     check_text_encoders,
@@ -29,8 +29,8 @@ from common.priors.loading import (
     locate,
     weights_file,
 )
-from common.priors.memory import GIB, choose_memory, out_of_memory_advice, resident
-from common.priors.pretrained import diffusion_schedule, truncation_note
+from maquette.common.priors.memory import GIB, choose_memory, out_of_memory_advice, resident
+from maquette.common.priors.pretrained import diffusion_schedule, truncation_note
 from tests.reference.tiny_models import RESOLUTION, build, clip_tokenizer
 
 

@@ -5,10 +5,8 @@ import math
 import pytest
 import torch
 
-from common.cameras import Cameras
-from common.errors import UserError
-from common.priors.base import NoiseSchedule, Prior, TextEmbedding
-from common.prompts import (
+from maquette.common.errors import UserError
+from maquette.common.guidance.prompts import (
     BACK,
     FRONT,
     OVERHEAD,
@@ -22,6 +20,9 @@ from common.prompts import (
     view_phrase,
     view_texts,
 )
+from maquette.common.priors.base import Prior, TextEmbedding
+from maquette.common.priors.noise import NoiseSchedule
+from maquette.common.scene.cameras import Cameras
 
 
 class ListingPrior(Prior):

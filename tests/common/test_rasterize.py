@@ -11,8 +11,7 @@ import trimesh
 from scipy import ndimage
 from torch import Tensor
 
-from common.cameras import Cameras, orbit, sphere_views
-from common.rasterize import (
+from maquette.common.rasterize import (
     antialias,
     interpolate,
     opposite_vertices,
@@ -20,12 +19,13 @@ from common.rasterize import (
     scatter_image,
     visible_faces,
 )
-from common.rasterize.interpolate import (
+from maquette.common.rasterize.interpolate import (
     barycentrics,
     barycentrics_torch,
     gather_rows,
     weighted_rows_torch,
 )
+from maquette.common.scene.cameras import Cameras, orbit, sphere_views
 from tests.reference.raster_loop import antialias_loop, depth_loop, visible_faces_loop
 
 

@@ -9,8 +9,8 @@ import torch
 import trimesh
 from torch import Tensor
 
-from common.cameras import sphere_views
-from common.rasterize import antialias, interpolate, rasterize, scatter_image
+from maquette.common.rasterize import antialias, interpolate, rasterize, scatter_image
+from maquette.common.scene.cameras import sphere_views
 
 SIZE = 64
 

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from common.mesh import Mesh
-from common.rasterize import Raster, interpolate
-from common.toybox.grammar import Caption, parse
-from common.toybox.objects import ToyObject, build
-from common.toybox.recognize import LOOKS, janus_views, nearest_category, nearest_color
-from common.toybox.score import Textured
+from maquette.common.rasterize import Raster, interpolate
+from maquette.common.scene.mesh import Mesh
+from maquette.common.toybox.grammar import Caption, parse
+from maquette.common.toybox.objects import ToyObject, build
+from maquette.common.toybox.recognize import LOOKS, janus_views, nearest_category, nearest_color
+from maquette.common.toybox.score import Textured
 
 
 def look(toy: ToyObject, mesh: Mesh | None = None) -> Textured:

@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import RunConfig, build_config
-from common.errors import UserError
-from common.runs import FORMAT, open_or_create, open_run, slug
+from maquette.common.config.models import RunConfig, build_config
+from maquette.common.errors import UserError
+from maquette.common.runs.folder import FORMAT, open_or_create, open_run, slug
 
 SAFE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 RESERVED = {"con", "prn", "aux", "nul", "com1", "lpt9"}

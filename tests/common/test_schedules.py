@@ -5,18 +5,15 @@ import math
 import pytest
 import torch
 
-from common.schedules import (
-    cosine_schedule,
+from maquette.common.guidance.timesteps import (
     dreamtime_timesteps,
-    flow_schedule,
-    linear_schedule,
     sample_timesteps,
-    scaled_linear_schedule,
     sqrt_annealing,
-    step_schedule,
-    timestep_range,
     weight,
 )
+from maquette.common.priors.noise import cosine_schedule
+from maquette.common.schedules import step_schedule, timestep_range
+from tests.reference.noise_schedules import flow_schedule, linear_schedule, scaled_linear_schedule
 
 
 def test_step_schedule_is_linear_between_points_and_constant_outside() -> None:

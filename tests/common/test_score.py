@@ -10,10 +10,10 @@ import torch
 import trimesh
 from torch import Tensor
 
-from common.mesh import Mesh
-from common.rasterize import Raster, interpolate
-from common.toybox.objects import ToyObject, build
-from common.toybox.score import (
+from maquette.common.rasterize import Raster, interpolate
+from maquette.common.scene.mesh import Mesh
+from maquette.common.toybox.objects import ToyObject, build
+from maquette.common.toybox.score import (
     TOLERANCE,
     Scores,
     Textured,

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from common.shading import ALBEDO, LAMBERTIAN, TEXTURELESS, Lights, headlights, shade
+from maquette.common.scene.shading import ALBEDO, LAMBERTIAN, TEXTURELESS, Lights, headlights, shade
 
 PAINT = (0.8, 0.4, 0.2)
 

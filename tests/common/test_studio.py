@@ -14,11 +14,11 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
-from common.cameras import orbit, sphere_views
-from common.images import png_bytes, save_png, save_strip, strip, to_uint8
-from common.mesh import Mesh
-from common.toybox.objects import ToyObject, build
-from common.toybox.studio import AMBIENT, BACKDROP, albedo_views, photograph
+from maquette.common.scene.cameras import orbit, sphere_views
+from maquette.common.scene.images import png_bytes, save_png, save_strip, strip, to_uint8
+from maquette.common.scene.mesh import Mesh
+from maquette.common.toybox.objects import ToyObject, build
+from maquette.common.toybox.studio import AMBIENT, BACKDROP, albedo_views, photograph
 
 SIZE = 96
 FRONT, BACK = torch.tensor([0.9, 0.6, 0.2]), torch.tensor([0.2, 0.3, 0.8])

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from common.mesh import face_normals, sample_surface
-from common.toybox.clay import ACCENTS, TOO_LIKE, accent
-from common.toybox.grammar import CATEGORIES, COLORS, FRONTED, PARTNERS, PATTERNS, Caption
-from common.toybox.objects import RADIUS, RECIPES, ToyObject, build
-from common.toybox.patterns import CHECK, DOT_RADIUS, STRIPE
-from common.toybox.shapes import signed_volume
+from maquette.common.errors import UserError
+from maquette.common.scene.mesh import face_normals, sample_surface
+from maquette.common.toybox.clay import ACCENTS, TOO_LIKE, accent
+from maquette.common.toybox.grammar import CATEGORIES, COLORS, FRONTED, PARTNERS, PATTERNS, Caption
+from maquette.common.toybox.objects import RADIUS, RECIPES, ToyObject, build
+from maquette.common.toybox.patterns import CHECK, DOT_RADIUS, STRIPE
+from maquette.common.toybox.shapes import signed_volume
 
 
 def sampled(toy: ToyObject, count: int = 6000) -> tuple[Tensor, Tensor]:

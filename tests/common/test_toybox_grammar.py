@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from common.errors import UserError
-from common.toybox.grammar import (
+from maquette.common.errors import UserError
+from maquette.common.toybox.grammar import (
     CATEGORIES,
     COLORS,
     FRONTED,

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from common.toybox import shapes
-from common.toybox.shapes import Solid, signed_volume
+from maquette.common.toybox import shapes
+from maquette.common.toybox.shapes import Solid, signed_volume
 
 L_SHAPE = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]
 

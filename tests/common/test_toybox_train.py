@@ -22,27 +22,27 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cameras import Cameras, orbit
-from common.checkpoints import checkpoint_path, read_tensors, steps_on_disk
-from common.device import computes_bf16
-from common.errors import UserError
-from common.images import save_png
-from common.priors.camera_features import (
+from maquette.common.device import computes_bf16
+from maquette.common.embedded.train import train_prior
+from maquette.common.embedded.training import autoencoder, data, diffusion, loop, models
+from maquette.common.embedded.training.settings import KINDS, TrainConfig, settings_for
+from maquette.common.embedded.version import FILE, check_version
+from maquette.common.embedded.vocabulary import HELD_OUT_COLORS, HELD_OUT_PATTERNS, token_ids
+from maquette.common.errors import UserError
+from maquette.common.priors.camera_features import (
     LABELS,
     RAYS,
     camera_features,
     ray_map,
     with_reference,
 )
-from common.priors.loading import EMBEDDED, LoadOptions, load_prior
-from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, VIEWS, Caption
-from common.toybox.objects import build
-from common.toybox.studio import photograph
-from common.toybox.train import train_prior
-from common.toybox.training import autoencoder, data, diffusion, loop, models
-from common.toybox.training.settings import KINDS, TrainConfig, settings_for
-from common.toybox.version import FILE, check_version
-from common.toybox.vocabulary import HELD_OUT_COLORS, HELD_OUT_PATTERNS, token_ids
+from maquette.common.priors.loading import EMBEDDED, LoadOptions, load_prior
+from maquette.common.runs.checkpoints import checkpoint_path, read_tensors, steps_on_disk
+from maquette.common.scene.cameras import Cameras, orbit
+from maquette.common.scene.images import save_png
+from maquette.common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, VIEWS, Caption
+from maquette.common.toybox.objects import build
+from maquette.common.toybox.studio import photograph
 
 STEPS, CUT = 10, 5
 COMMON = [
@@ -121,7 +121,7 @@ def test_a_training_that_is_killed_ends_with_the_same_bits(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from common.toybox.train import train_prior;"
+        "import sys; from maquette.common.embedded.train import train_prior;"
         f"train_prior('pixel', sys.argv[1], images={4 * STEPS}, device='cpu',"
         f" settings={TINY['pixel']!r})"
     )

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.prompts import PHRASES
-from common.toybox import grammar, version, vocabulary
-from common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption, captions
-from common.toybox.vocabulary import (
+from maquette.common.embedded import version, vocabulary
+from maquette.common.embedded.vocabulary import (
     END,
     HELD_OUT_COLORS,
     HELD_OUT_PATTERNS,
@@ -27,6 +24,10 @@ from common.toybox.vocabulary import (
     word_ids,
     wording,
 )
+from maquette.common.errors import UserError
+from maquette.common.guidance.prompts import PHRASES
+from maquette.common.toybox import grammar
+from maquette.common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption, captions
 
 
 def test_every_word_is_one_token_of_its_own() -> None:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.checkpoints import checkpoint_path, read_tensors, steps_on_disk
-from common.config import AdamConfig, build_config
-from common.errors import UserError
-from common.progress import clock, stage_progress
-from common.runs import Run, open_or_create
-from common.training import Learner, Together, cosine_decay, deterministic, train
+from maquette.common.config.models import AdamConfig, build_config
+from maquette.common.errors import UserError
+from maquette.common.runs.checkpoints import checkpoint_path, read_tensors, steps_on_disk
+from maquette.common.runs.folder import Run, open_or_create
+from maquette.common.runs.loop import Learner, Together, cosine_decay, deterministic, train
+from maquette.common.runs.progress import clock, stage_progress
 
 TOTAL, EVERY = 10, 3
 

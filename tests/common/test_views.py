@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.cameras import Cameras
-from common.config import CameraConfig, LightConfig
-from common.shading import ALBEDO, LAMBERTIAN, TEXTURELESS
-from common.views import (
+from maquette.common.config.models import CameraConfig, LightConfig
+from maquette.common.scene.cameras import Cameras
+from maquette.common.scene.shading import ALBEDO, LAMBERTIAN, TEXTURELESS
+from maquette.common.scene.views import (
     directions_in_cone,
     sample_cameras,
     sample_lights,

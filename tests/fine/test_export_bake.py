@@ -8,10 +8,10 @@ import torch
 import trimesh
 from torch import Tensor
 
-from common.mesh import Mesh
-from fine.export import bake as baking
-from fine.export.bake import bake, texel_owners
-from fine.export.unwrap import Unwrapped, unwrap
+from maquette.common.scene.mesh import Mesh
+from maquette.fine.export import bake as baking
+from maquette.fine.export.bake import bake, texel_owners
+from maquette.fine.export.unwrap import Unwrapped, unwrap
 
 SIZE = 64
 

@@ -12,14 +12,14 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
-from common.images import png_bytes
-from common.mesh import Mesh
-from fine.export import export as exporting
-from fine.export import unwrap as unwrapping
-from fine.export.bake import bake
-from fine.export.export import export
-from fine.export.readback import compare, read_obj
-from fine.export.write import write_obj
+from maquette.common.scene.images import png_bytes
+from maquette.common.scene.mesh import Mesh
+from maquette.fine.export import export as exporting
+from maquette.fine.export import unwrap as unwrapping
+from maquette.fine.export.bake import bake
+from maquette.fine.export.export import export
+from maquette.fine.export.readback import compare, read_obj
+from maquette.fine.export.write import write_obj
 
 
 def mesh_of(shape: trimesh.Trimesh) -> Mesh:

@@ -7,8 +7,8 @@ import pytest
 import torch
 import trimesh
 
-from common.mesh import Mesh
-from fine.export.clean import clean, decimate
+from maquette.common.scene.mesh import Mesh
+from maquette.fine.export.clean import clean, decimate
 
 
 def mesh_of(*parts: trimesh.Trimesh) -> Mesh:

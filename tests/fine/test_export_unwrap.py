@@ -10,9 +10,9 @@ import pytest
 import torch
 import trimesh
 
-from common.mesh import Mesh
-from fine.export import atlas, charts, unwrap
-from fine.export.unwrap import Unwrapped
+from maquette.common.scene.mesh import Mesh
+from maquette.fine.export import atlas, charts, unwrap
+from maquette.fine.export.unwrap import Unwrapped
 
 SIZE = 512
 INSIDE = 1e-3  # barycentrics above this count as inside; neighbours within a chart share edges

@@ -13,11 +13,11 @@ import torch
 import trimesh
 from PIL import Image
 
-from common.images import png_bytes, psnr
-from common.mesh import Mesh
-from fine.export.readback import read_obj, sample_texture, turntable
-from fine.export.unwrap import Unwrapped, unwrap
-from fine.export.write import to_file_axes, to_world_axes, write_glb, write_obj
+from maquette.common.scene.images import png_bytes, psnr
+from maquette.common.scene.mesh import Mesh
+from maquette.fine.export.readback import read_obj, sample_texture, turntable
+from maquette.fine.export.unwrap import Unwrapped, unwrap
+from maquette.fine.export.write import to_file_axes, to_world_axes, write_glb, write_obj
 
 SIZE = 64
 
@@ -197,7 +197,7 @@ def test_the_turntable_begins_in_front(model: tuple[Unwrapped, np.ndarray], tmp_
     sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.9)
     mesh = Mesh(torch.tensor(sphere.vertices).float(), torch.tensor(sphere.faces).long())
     unwrapped = unwrap(mesh, 0.0, 128)
-    from fine.export.bake import bake
+    from maquette.fine.export.bake import bake
 
     red, blue = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
     baked = bake(unwrapped, 128, lambda p: torch.where(p[:, :1] > 0, red, blue))

@@ -8,14 +8,14 @@ import torch
 import trimesh
 from torch import Tensor
 
-from common.cameras import sphere_views
-from common.config import HandoffConfig
-from common.errors import UserError
-from common.handoff import CoarseResult
-from fine.handoff import check_collapse, initial_distance, silhouette_iou
-from fine.model import FineModel
-from fine.tetgrid import TetGrid
-from fine.texture import Texture
+from maquette.common.config.models import HandoffConfig
+from maquette.common.errors import UserError
+from maquette.common.runs.coarse_result import CoarseResult
+from maquette.common.scene.cameras import sphere_views
+from maquette.fine.handoff import check_collapse, initial_distance, silhouette_iou
+from maquette.fine.model import FineModel
+from maquette.fine.tetgrid import TetGrid
+from maquette.fine.texture import Texture
 
 CELLS, RADIUS, VIEWS, SIZE = 48, 0.6, 16, 64
 STRAY = (np.array([0.75, 0.75, 0.6]), 0.12)  # a floater: centre and radius

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.mesh import face_areas, face_normals
-from fine.isosurface import (
+from maquette.common.scene.mesh import face_areas, face_normals
+from maquette.fine.isosurface import (
     Isosurface,
     connectivity,
     connectivity_numba,
@@ -26,7 +26,7 @@ from fine.isosurface import (
     tet_cases,
     triangle_counts,
 )
-from fine.tetgrid import TetGrid
+from maquette.fine.tetgrid import TetGrid
 from tests.reference.marching_tets_loop import marching_tetrahedra_loop
 
 CORNER = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])

@@ -9,15 +9,15 @@ import torch
 import trimesh
 from torch import Tensor
 
-from common.cameras import orbit
-from common.config import FieldConfig, FineConfig, GridConfig, build_config
-from common.errors import UserError
-from common.field import HashField, grid_config
-from common.mesh import Mesh
-from common.shading import ALBEDO, Lights, headlights
-from fine.model import FineModel, boundary_points, render_surface
-from fine.tetgrid import TetGrid
-from fine.texture import Texture, texture_from_coarse
+from maquette.common.config.models import FieldConfig, FineConfig, GridConfig, build_config
+from maquette.common.errors import UserError
+from maquette.common.fields.field import HashField, grid_config
+from maquette.common.scene.cameras import orbit
+from maquette.common.scene.mesh import Mesh
+from maquette.common.scene.shading import ALBEDO, Lights, headlights
+from maquette.fine.model import FineModel, boundary_points, render_surface
+from maquette.fine.tetgrid import TetGrid
+from maquette.fine.texture import Texture, texture_from_coarse
 
 CELLS, RADIUS, SIZE = 24, 0.7, 64
 GRID = TetGrid(CELLS)

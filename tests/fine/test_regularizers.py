@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fine.isosurface import grid_surface
-from fine.regularizers import adjacent_faces, laplacian_loss, normal_consistency, sdf_sign_loss
-from fine.tetgrid import TetGrid
+from maquette.fine.isosurface import grid_surface
+from maquette.fine.regularizers import (
+    adjacent_faces,
+    laplacian_loss,
+    normal_consistency,
+    sdf_sign_loss,
+)
+from maquette.fine.tetgrid import TetGrid
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 OCTAHEDRON = torch.tensor(

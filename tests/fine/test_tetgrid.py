@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fine.tetgrid import KUHN_WIDTH, OFFSET_BOUND, TetGrid
+from maquette.fine.tetgrid import KUHN_WIDTH, OFFSET_BOUND, TetGrid
 
 
 def volumes(vertices: Tensor, tets: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coarse.field import RadianceField
-from common.config import FieldConfig, GridConfig
-from fine.texture import Texture, texture_from_coarse
+from maquette.coarse.field import RadianceField
+from maquette.common.config.models import FieldConfig, GridConfig
+from maquette.fine.texture import Texture, texture_from_coarse
 
 CONFIG = FieldConfig(
     grid=GridConfig(levels=4, features=2, log2_entries=10, base_resolution=4, finest_resolution=32),

@@ -11,10 +11,10 @@ import trimesh
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from common.mesh import face_areas, face_normals
-from fine.isosurface import grid_surface
-from fine.tetgrid import TetGrid
-from fine.volume import (
+from maquette.common.scene.mesh import face_areas, face_normals
+from maquette.fine.isosurface import grid_surface
+from maquette.fine.tetgrid import TetGrid
+from maquette.fine.volume import (
     best_level,
     fill_cavities,
     max_along_rays,

@@ -1,0 +1,1 @@
+"""The priors of the toybox: the exact one, the learned one and its training."""

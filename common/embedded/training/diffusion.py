@@ -1,0 +1,297 @@
+"""Learning to denoise: the pixel U-Net, and the latent one behind a trained autoencoder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ...guidance.prompts import view_phrase
+from ...priors.noise import NoiseSchedule
+from ...priors.pretrained import diffusion_schedule, encode_latents, restore_latents
+from ...scene.images import strip
+from ...toybox.grammar import Caption
+from ..vocabulary import token_ids
+from .data import Batch, Poses, Told, View, Views, batches, take_pictures, unit
+from .models import Denoiser, build_scheduler, load_alike, save_denoiser
+from .precision import attention, autocast
+from .settings import TrainConfig
+
+BANDS = 5
+SEEN, HELD_OUT, SHOWN = 1, 2, 3  # streams of batches beside the training's own, and of noise
+GUIDANCE = 2.0
+SAMPLES: tuple[tuple[Caption, float], ...] = (
+    (Caption("mushroom", "red"), 0.4),
+    (Caption("chair", "blue"), 0.8),
+    (Caption("cat", "orange", "white", "striped"), 0.3),
+    (Caption("rocket", "white", "red"), 2.4),
+    (Caption("duck", "blue"), 0.5),
+    (Caption("truck", "green"), 3.9),
+    (Caption("teapot", "red", None, "striped"), 0.6),
+    (Caption("robot", "white"), 3.1),
+)
+"""What the sheets of samples show, with the azimuth: four seen captions, four held-out ones."""
+
+
+class DiffusionTask:
+    """A denoiser learns: what `loop.train` asks of it.
+
+    net, average: the networks in training and their moving average.
+    """
+
+    def __init__(self, config: TrainConfig, vae: Any | None, device: torch.device) -> None:
+        """vae: the trained autoencoder, in evaluation mode; None for the pixel prior."""
+        self.config, self.vae, self.device = config, vae, device
+        self.net = Denoiser(config).to(device)
+        self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.schedule, _ = diffusion_schedule(build_scheduler(clip=vae is None))
+        self.memory = Memory(config.memory) if config.reuse > 1 else None
+
+    def batches(self, start: int, workers: int) -> Iterator[Batch]:
+        """The training's batches from number `start` on."""
+        return batches(Views(self.config), start, workers)
+
+    def loss(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean squared error of the velocity, and its parts by fifths of the noise levels."""
+        examples = self._examples(batch, noise)
+        t = stratified_timesteps(len(examples.x), len(self.schedule), noise, self.config.noise_skew)
+        errors = velocity_errors(self.net, self.schedule, examples, t, noise, self.config)
+        weights = snr_weights(self.schedule, t, self.config.snr_cap)
+        return (weights * errors).mean(), by_band(errors.detach(), t, len(self.schedule))
+
+    def begin_with(self, folder: Path) -> None:
+        """Take over the weights of another denoiser's diffusers folder where shapes agree.
+
+        Raises UserError if none do.
+        """
+        taken = load_alike(self.net.unet, folder / "unet")
+        taken += load_alike(self.net.text, folder / "text_encoder")
+        if not taken:
+            raise UserError(f"--begin: no weights in {folder} have the shape of these networks'")
+        self.average.load_state_dict(self.net.state_dict())
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The average's error on views of captions that training shows, and of held-out ones."""
+        scores: dict[str, float] = {}
+        for name, stream, held_out, share in (
+            ("seen", SEEN, False, 0.0),
+            ("held out", HELD_OUT, True, 0.0),
+            ("with a reference", HELD_OUT, True, 1.0),
+        ):
+            config = self.config.model_copy(update={"reference_share": share})
+            batch = Views(config, held_out, stream).draw(0, config.eval_views).to(self.device)
+            noise = torch.Generator(self.device).manual_seed(stream)
+            examples = self._clean(batch)
+            t = stratified_timesteps(len(examples.x), len(self.schedule), noise)
+            errors = velocity_errors(self.average, self.schedule, examples, t, noise, config)
+            scores[name] = float(errors.mean())
+            bands = by_band(errors, t, len(self.schedule))
+            scores |= {f"{name} {band}": float(values.mean()) for band, values in bands.items()}
+        return scores
+
+    @torch.no_grad()
+    def picture(self) -> Tensor:
+        """Samples `[H, W, 3]`: the truth, told the camera, and told the view in words alone."""
+        views = [View(caption, 0, azimuth, 0.35, 0.66) for caption, azimuth in SAMPLES]
+        truth = take_pictures(views, self.config.resolution).float() / 255.0
+        texts = [v.caption.text for v in views]
+        named = [f"{v.caption.text}, {view_phrase(v.azimuth, v.elevation)}" for v in views]
+        rows = [truth]
+        for lines, told in ((texts, True), (named, False)):
+            ids = torch.tensor([token_ids(line) for line in lines])
+            poses = torch.tensor([Told("", told).pose(view) for view in views])
+            x = self.sample(ids.to(self.device), poses.to(self.device))
+            rows.append(self.decode(x).permute(0, 2, 3, 1).float().cpu() * 0.5 + 0.5)
+        sheet = strip(torch.cat(rows), columns=len(views)).clamp(0.0, 1.0)
+        return sheet if self.vae is None else sheet[::4, ::4]
+
+    def sample(self, ids: Tensor, poses: Tensor) -> Tensor:
+        """Clean x `[N, C, h, w]` for token rows and poses, by DDIM (Song et al. 2021)."""
+        scheduler = build_scheduler(clip=self.vae is None)
+        scheduler.set_timesteps(self.config.sample_steps)
+        empty = torch.tensor([token_ids("")], device=ids.device).expand_as(ids)
+        both, poses = torch.cat([empty, ids]), torch.cat([poses, poses])
+        noise = torch.Generator(self.device).manual_seed(SHOWN)
+        side, channels = self.config.side, self.average.unet.config["out_channels"]
+        x = torch.randn(len(ids), channels, side, side, generator=noise, device=self.device)
+        for t in scheduler.timesteps:
+            times = torch.full((2 * len(ids),), int(t), device=self.device)
+            pair = torch.cat([x, x])
+            with autocast(self.config, self.device):
+                v = self.average(pair, times, both, torch.zeros_like(pair), poses).float()
+            without, told = v.chunk(2)
+            x = scheduler.step(without + GUIDANCE * (told - without), t, x).prev_sample  # pyright: ignore
+        return x
+
+    def encode(self, images: Tensor) -> Tensor:
+        """From images `[N, 3, H, W]` in [-1, 1] to the x that is noised."""
+        if self.vae is None:
+            return images
+        with torch.no_grad(), autocast(self.config, self.device):
+            return torch.cat([encode_latents(self.vae, part) for part in images.split(2)])
+
+    def decode(self, x: Tensor) -> Tensor:
+        """From x to images `[N, 3, H, W]` in [-1, 1]."""
+        if self.vae is None:
+            return x
+        latents = x / self.vae.config.scaling_factor
+        with autocast(self.config, self.device):
+            return torch.cat([self.vae.decode(part).sample for part in latents.split(2)])
+
+    def export(self, folder: Path) -> None:
+        """Write the average as a diffusers pipeline."""
+        save_denoiser(self.average, self.vae, folder)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside the networks and the optimizer."""
+        return {} if self.memory is None else self.memory.tensors()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        if self.memory is not None:
+            self.memory.load(tensors, self.device)
+
+    def _clean(self, batch: Batch) -> Examples:
+        """A batch's pictures as clean x."""
+        x = self.encode(batch.unit())
+        reference = torch.zeros_like(x)
+        pictured = Poses.of(batch.poses).pictured > 0
+        if len(batch.references):
+            own = self.encode(unit(batch.references))
+            reference[pictured] = own if self.vae is None else restore_latents(own, self.vae.config)
+        return Examples(x, batch.ids, batch.poses, reference)
+
+    def _examples(self, batch: Batch, noise: torch.Generator) -> Examples:
+        """What a step learns from: fresh examples, and some from memory."""
+        fresh = self._clean(batch)
+        if self.memory is None:
+            return fresh
+        self.memory.add(fresh)
+        old = self.memory.draw(self.config.batch - len(fresh.x), noise)
+        return Examples(*(torch.cat(pair) for pair in zip(fresh, old, strict=True)))
+
+
+def velocity_errors(
+    net: Denoiser,
+    schedule: NoiseSchedule,
+    examples: Examples,
+    t: Tensor,
+    noise: torch.Generator,
+    config: TrainConfig,
+) -> Tensor:
+    """Squared errors `[B]` of the predicted velocity of examples noised to timesteps `[B]`.
+
+    The target is `v = alpha eps - sigma x` (Salimans and Ho 2022, appendix D).
+    """
+    x, ids, poses, reference = examples
+    eps = torch.randn(x.shape, generator=noise, device=x.device)
+    alpha, sigma = schedule.at(t)
+    with autocast(config, x.device), attention(x.device):
+        v = net(alpha * x + sigma * eps, t, ids, reference, poses)
+    return (v.float() - (alpha * eps - sigma * x)).square().mean(dim=(1, 2, 3))
+
+
+def snr_weights(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:
+    """Weights `[B]` of the errors at timesteps `[B]`: 1, less where there is little noise.
+
+    Below a signal-to-noise ratio of `cap` the loss is the velocity's own; above it the error of the
+    clean x, which is the velocity's times 1/(SNR + 1), counts `cap` times at most: as Min-SNR (Hang
+    2023) limits it there, though not at the noisy end, where the toys' shapes are learned.
+    """
+    alpha, sigma = (level.flatten() for level in schedule.at(t))
+    return (cap * sigma**2 / (alpha**2 + sigma**2)).clamp(max=1.0)
+
+
+def stratified_timesteps(
+    count: int, total: int, noise: torch.Generator, skew: float = 0.0
+) -> Tensor:
+    """Timesteps int64 `[count]`, one from each of `count` parts of [0, total), in any order.
+
+    The parts are equally likely under a density that grows as `t^skew`. Every step then sees all
+    noise levels, which takes most of the noise out of its loss.
+    """
+    device = noise.device
+    part = torch.randperm(count, generator=noise, device=device)
+    within = torch.rand(count, generator=noise, device=device, dtype=torch.float64)
+    share = ((part + within) / count) ** (1.0 / (1.0 + skew))
+    return (share * total).long().clamp_max(total - 1)
+
+
+def by_band(errors: Tensor, t: Tensor, total: int) -> dict[str, Tensor]:
+    """Errors `[B]` split by `BANDS` equal ranges of their timesteps."""
+    band = t * BANDS // total
+    names = [f"t {k / BANDS:.1f}-{(k + 1) / BANDS:.1f}" for k in range(BANDS)]
+    return {name: errors[band == k] for k, name in enumerate(names) if bool((band == k).any())}
+
+
+class Examples(NamedTuple):
+    """What a network learns from, B of each.
+
+    x: clean, `[B, C, h, w]`. ids: tokens `[B, 16]`. poses: `[B, 8]`; see `Poses`. reference: clean
+    x of the reference images, as the VAE has it (not scaled), `[B, C, h, w]`; zeros for none.
+    """
+
+    x: Tensor
+    ids: Tensor
+    poses: Tensor
+    reference: Tensor
+
+
+class Memory:
+    """The last views that were rendered and encoded, to be learned from more than once.
+
+    Rendering and encoding a view at 512 px costs as much as a step of the latent U-Net on it.
+    """
+
+    _KEPT = (torch.float16, torch.int64, torch.float32, torch.float16)
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self._rows, self._filled, self._cursor = capacity, None, 0, 0
+        self._rows: Examples | None
+
+    def add(self, examples: Examples) -> None:
+        """Keep examples, in place of the oldest; images are kept in half precision."""
+        if self._rows is None:
+            self._rows = Examples(
+                *(
+                    v.new_zeros((self.capacity, *v.shape[1:]), dtype=kind)
+                    for v, kind in zip(examples, self._KEPT, strict=True)
+                )
+            )
+        count = len(examples.x)
+        place = (self._cursor + torch.arange(count, device=examples.x.device)) % self.capacity
+        for rows, values in zip(self._rows, examples, strict=True):
+            rows[place] = values.to(rows.dtype)
+        self._cursor = (self._cursor + count) % self.capacity
+        self._filled = min(self.capacity, self._filled + count)
+
+    def draw(self, count: int, noise: torch.Generator) -> Examples:
+        """`count` of the examples kept, drawn evenly with replacement."""
+        if self._rows is None:
+            raise ValueError("draw: nothing was added yet")
+        rows = torch.randint(self._filled, (count,), generator=noise, device=noise.device)
+        x, ids, poses, reference = (kept[rows] for kept in self._rows)
+        return Examples(x.float(), ids, poses, reference.float())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state for a checkpoint."""
+        if self._rows is None:
+            return {}
+        kept = {
+            f"memory/{name}": rows[: self._filled] for name, rows in self._rows._asdict().items()
+        }
+        return kept | {"memory/cursor": torch.tensor(self._cursor)}
+
+    def load(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        """Put back what `tensors` gave."""
+        if "memory/cursor" not in tensors:
+            return
+        self._rows, self._filled, self._cursor = None, 0, 0
+        self.add(Examples(*(tensors[f"memory/{n}"].to(device) for n in Examples._fields)))
+        self._cursor = int(tensors["memory/cursor"])

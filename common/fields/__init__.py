@@ -1,0 +1,1 @@
+"""Neural fields: hash grids and the small networks on them."""

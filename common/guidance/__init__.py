@@ -1,0 +1,1 @@
+"""How a prior's opinion becomes a gradient."""

@@ -1,0 +1,79 @@
+"""Classifier-free guidance and Perp-Neg: the only places where noise predictions are combined.
+
+Symbols: e_0 without text, e_y or e+ with the prompt, e_i with the i-th negative prompt, s the
+scale. s = 1 is no guidance, s = 0 ignores the text (the convention of diffusers and of Imagen). A
+paper that writes `e_y + w (e_y - e_0)` means s = 1 + w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..priors.base import Prior, TextEmbedding
+from ..scene.cameras import Cameras
+
+
+def guide(e_uncond: Tensor, e_text: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance `e_0 + s (e_y - e_0)` (Ho 2022, eq. 6, with s = 1 + w)."""
+    return e_uncond + scale * (e_text - e_uncond)
+
+
+def predict(
+    prior: Prior,
+    x_t: Tensor,
+    t: Tensor,
+    conditions: Sequence[TextEmbedding],
+    camera: Cameras | None = None,
+) -> list[Tensor]:
+    """The noise seen in the same `x_t` under each of several conditions, by one call of the prior.
+
+    x_t: `[B, ...]`; t: int64 `[B]`; conditions: each with B rows; camera: B cameras.
+    Returns one tensor `[B, ...]` a condition, in order. Raises ValueError for a wrong row count.
+    """
+    batch = x_t.shape[0]
+    for text in conditions:
+        if len(text) != batch:
+            raise ValueError(f"conditions: expected {batch} rows each, got {len(text)}")
+    count = len(conditions)
+    if camera is not None and count > 1:
+        camera = camera[torch.arange(batch, device=camera.azimuth.device).repeat(count)]
+    stacked = x_t.repeat(count, *(1,) * (x_t.ndim - 1))
+    eps = prior.predict_noise(stacked, t.repeat(count), TextEmbedding.cat(conditions), camera)
+    return list(eps.chunk(count))
+
+
+def perp_neg(
+    e_uncond: Tensor, e_pos: Tensor, e_negs: Tensor, weights: Tensor, scale: float
+) -> Tensor:
+    """Perp-Neg: negatives push only across the direction of the prompt (Armandpour 2023).
+
+    `e_0 + s (d + sum_i w_i perp_i)` with d = e+ - e_0, and perp_i the part of e_i - e_0 that is
+    perpendicular to d, taken sample by sample.
+
+    e_uncond, e_pos: `[B, ...]`; e_negs: `[n, B, ...]`; weights: `[n, B]`, negative to push away;
+    row b of every argument belongs to sample b. Where d vanishes, the whole of e_i - e_0 counts as
+    perpendicular. Raises ValueError for shapes that do not match.
+    """
+    if e_negs.shape[1:] != e_pos.shape or weights.shape != e_negs.shape[:2]:
+        raise ValueError(
+            f"e_negs, weights: expected [n, *{tuple(e_pos.shape)}] and [n, {e_pos.shape[0]}], "
+            f"got {tuple(e_negs.shape)} and {tuple(weights.shape)}"
+        )
+    positive = e_pos - e_uncond
+    across = perpendicular(e_negs - e_uncond, positive)
+    push = (weights.reshape(*weights.shape, *(1,) * (e_pos.ndim - 1)) * across).sum(dim=0)
+    return e_uncond + scale * (positive + push)
+
+
+def perpendicular(vector: Tensor, axis: Tensor) -> Tensor:
+    """The part of each sample of `vector` `[n, B, ...]` perpendicular to that of `axis` `[B, ...]`.
+
+    Where an axis is zero the vector comes back whole.
+    """
+    dims = tuple(range(1, axis.ndim))
+    along = (vector * axis).sum(dim=tuple(d + 1 for d in dims), keepdim=True)
+    length = (axis * axis).sum(dim=dims, keepdim=True).clamp(min=torch.finfo(axis.dtype).tiny)
+    return vector - along / length * axis

@@ -1,0 +1,188 @@
+"""A run is a folder: its configuration, its events, and one folder a stage.
+
+runs/<slug>/config.yaml     complete, with the seed and the versions it began with
+runs/<slug>/events.jsonl    what happened when, one JSON object a line
+runs/<slug>/coarse/ fine/   checkpoints and previews
+runs/<slug>/export/         the files for the user
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import time
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config import models as configs
+from ..errors import UserError
+from ..files import write_whole
+
+FORMAT = 1
+RECORDED = ("maquette", "torch", "numpy", "numba", "nerfacc", "diffusers", "transformers")
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$")  # names Windows keeps for itself
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder."""
+
+    folder: Path
+    config: configs.RunConfig
+
+    @property
+    def coarse(self) -> Path:
+        """The coarse stage's folder."""
+        return self.folder / "coarse"
+
+    @property
+    def fine(self) -> Path:
+        """The fine stage's folder."""
+        return self.folder / "fine"
+
+    @property
+    def export(self) -> Path:
+        """The exported files' folder."""
+        return self.folder / "export"
+
+    def event(self, name: str, **values: Any) -> None:
+        """Append one line to events.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), "event": name, **values})
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that does not stop the run, and record it."""
+        from .progress import say
+
+        say(f"warning: {message}")
+        self.event("warning", message=message)
+
+
+def slug(text: str) -> str:
+    """A folder name for any prompt: lower-case ASCII words joined by '-', at most 57 characters.
+
+    A prompt that loses letters on the way (length, script, only signs) gets a short hash of the
+    whole text at its end, so that two such prompts do not share a name.
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    name = words[:48].strip("-")
+    faithful = re.sub(r"[\s.,!?'\"-]+", "-", text.lower()).strip("-") == name
+    if not name or not faithful or _RESERVED.match(name):
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        name = f"{name}-{digest}" if name else digest
+    return name
+
+
+def open_or_create(
+    config: configs.RunConfig, out: str | None, name: str | None = None, root: Path = Path("runs")
+) -> Run:
+    """The run of `config`: a new folder, or the one an equal configuration began.
+
+    out: the run's own folder; None chooses `runs/<slug of name or prompt>`, with a number behind it
+    if that is taken by a run of another configuration. Raises UserError if `out` holds something
+    else or a folder cannot be written.
+    """
+    try:
+        return _reopened_or_created(config, out, root / slug(name or config.prompt))
+    except OSError as error:  # a name too long, a folder that must not be looked into
+        raise _unwritable(Path(out) if out is not None else root, error) from None
+
+
+def _reopened_or_created(config: configs.RunConfig, out: str | None, first: Path) -> Run:
+    """`open_or_create`, where `first` is the first of the names to try without `out`."""
+    if out is not None:
+        folder = Path(out)
+        if (folder / "config.yaml").exists():
+            run = open_run(str(folder))
+            if run.config != config:
+                raise UserError(
+                    f"{folder} holds a run with other settings; choose another --out, or go on "
+                    f"with that one: maquette resume {folder}"
+                )
+            return run
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty and holds no run; choose another --out")
+        return _create(folder, config)
+    for number in range(1, 10_000):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        if not folder.exists():
+            return _create(folder, config)
+        if (folder / "config.yaml").exists():
+            try:
+                run = open_run(str(folder))
+            except UserError:
+                continue  # a damaged or older run keeps its name; this one takes the next
+            if run.config == config:
+                return run
+    raise UserError(f"too many runs are called {first}; remove some or give --out FOLDER")
+
+
+def open_run(folder: str) -> Run:
+    """An existing run; UserError if it is missing, of another version, or damaged."""
+    path = Path(folder)
+    file = path / "config.yaml"
+    try:
+        if not path.is_dir():
+            raise UserError(
+                f"no run folder '{folder}'; give the folder that `maquette run` printed"
+            )
+        if not file.is_file():
+            raise UserError(f"'{folder}' is not a run folder: it has no config.yaml")
+        text = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot open the run '{folder}' ({error.strerror})") from None
+    try:
+        tree = yaml.safe_load(text.decode("utf-8"))
+        found = tree.pop("format")
+        tree.pop("versions", None)
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged: it is not a run's configuration; restore it") from None
+    if found != FORMAT:
+        raise UserError(
+            f"{path} is a run of format {found}, this version reads format {FORMAT}; open it with "
+            "the version that made it, or start a new run"
+        )
+    try:
+        config = configs.validate(tree)
+    except UserError as error:
+        raise UserError(f"{file} is damaged or of another version: {error}") from None
+    if config.model_dump(mode="json") != tree:
+        raise UserError(f"{file} is damaged: it isn't the complete configuration; restore it")
+    return Run(path, config)
+
+
+def _create(folder: Path, config: configs.RunConfig) -> Run:
+    head = {"format": FORMAT, "versions": _versions()}
+    text = yaml.safe_dump(head, sort_keys=False) + configs.to_yaml(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.yaml", text)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    run = Run(folder, config)
+    run.event("created", prompt=config.prompt, seed=config.seed)
+    return run
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError(f"cannot write to {folder} ({reason}); choose another folder with --out")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in RECORDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # maquette itself, when run from a checkout without an install
+    return found

@@ -1,0 +1,160 @@
+"""The loop both stages share: resume, step, report, checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoints
+from ..config.models import AdamConfig
+from ..errors import UserError
+from ..files import remove_parts
+from .progress import (say, stage_progress)
+from .folder import Run
+
+
+class Trainable(Protocol):
+    """Everything of a stage that its next step depends on, beside the random state."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as tensors by name."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        ...
+
+
+class Learner:
+    """Modules with one Adam over them: a `Trainable` for stages without further state."""
+
+    def __init__(
+        self, config: AdamConfig, modules: Mapping[str, nn.Module], rates: Mapping[str, float]
+    ) -> None:
+        """`rates` overrides the learning rate of modules by name."""
+        self.modules = dict(modules)
+        self.names = checkpoints.parameter_names(*self.modules.items())
+        groups = [
+            {"params": list(m.parameters()), "lr": rates.get(n, config.learning_rate)}
+            for n, m in self.modules.items()
+            if any(True for _ in m.parameters())
+        ]
+        self.optimizer = torch.optim.Adam(groups, betas=config.betas, eps=config.eps)
+        self._final, self._first = config.final, [group["lr"] for group in groups]
+
+    def descend(self, loss: Tensor, step: int, total: int) -> None:
+        """One Adam step down `loss`, at the learning rate of `step` of `total`."""
+        for group, first in zip(self.optimizer.param_groups, self._first, strict=True):
+            group["lr"] = first * cosine_decay(step / total, self._final)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = checkpoints.optimizer_state(self.optimizer, self.names)
+        for name, module in self.modules.items():
+            state |= checkpoints.with_prefix(name, module.state_dict())
+        return state
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, module in self.modules.items():
+            module.load_state_dict(checkpoints.under_prefix(name, tensors))
+        checkpoints.load_optimizer_state(self.optimizer, self.names, tensors)
+
+
+class Together:
+    """Several trainables as one: the first as it is, the others each under a prefix."""
+
+    def __init__(self, first: Trainable, **others: Trainable) -> None:
+        self._first, self._others = first, others
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = self._first.tensors()
+        for name, other in self._others.items():
+            state |= checkpoints.with_prefix(name, other.tensors())
+        return state
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self._first.load(tensors)
+        for name, other in self._others.items():
+            other.load(checkpoints.under_prefix(name, tensors))
+
+
+def cosine_decay(progress: float, final: float) -> float:
+    """From 1 at progress 0 to `final` at progress 1 along half a cosine."""
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def deterministic(device: torch.device) -> None:
+    """On the CPU every sum has one order, so that a run's bits repeat."""
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    # Nothing here reads memory before it wrote it, and filling it takes time in every operation.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def train(
+    run: Run,
+    stage: str,
+    folder: Path,
+    state: Trainable,
+    total: int,
+    every: int,
+    step: Callable[[int], float],
+) -> None:
+    """Take steps from the newest whole checkpoint to `total`, with a checkpoint each `every` steps.
+
+    step: does step number `i` and returns the loss to show. Raises UserError if a loss is not
+    finite, naming the step and what the run can go on from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
+    done, tensors = checkpoints.read_latest(folder, run.warn)
+    start = done or 0
+    if tensors is not None:
+        state.load(tensors)
+        checkpoints.load_random_state(tensors)
+    if start >= total:
+        return
+    run.event("stage started", stage=stage, step=start, total=total)
+    began = time.monotonic()
+    with _resumable(run), stage_progress(stage, total, start) as meter:
+        meter.update(start)
+        for index in range(start, total):
+            loss = _finite_step(step, index, stage, run)
+            meter.update(index + 1, loss)
+            if (index + 1) % every == 0 or index + 1 == total:
+                save(folder, index + 1, state)
+                run.event("checkpoint", stage=stage, step=index + 1, loss=round(loss, 6))
+    run.event("stage finished", stage=stage, seconds=round(time.monotonic() - began, 2))
+
+
+@contextmanager
+def _resumable(run: Run) -> Iterator[None]:
+    """Tell who stops a stage with Ctrl-C how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"stopped; to go on from the last checkpoint: maquette resume {run.folder}")
+        raise
+
+
+def save(folder: Path, step: int, state: Trainable) -> None:
+    """Write the checkpoint of `step`."""
+    checkpoints.write_checkpoint(folder, step, state.tensors() | checkpoints.random_state())
+
+
+def _finite_step(step: Callable[[int], float], index: int, stage: str, run: Run) -> float:
+    loss = step(index)
+    if math.isfinite(loss):
+        return loss
+    raise UserError(
+        f"the {stage} stage's loss is not finite at step {index + 1}; its last checkpoint is kept. "
+        f"Try a lower --set {stage}.optimizer.learning_rate or another --seed in a new run"
+    )

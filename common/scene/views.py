@@ -1,0 +1,88 @@
+"""Drawing the training views: cameras and their lamps.
+
+All draws come from torch's CPU generator, in a fixed order, so that the same seed gives the same
+views on every device and a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config.models import CameraConfig, LightConfig
+from .cameras import Cameras
+from .shading import ALBEDO, LAMBERTIAN, TEXTURELESS, Lights, headlights
+
+
+def sample_views(
+    camera: CameraConfig, light: LightConfig, count: int, step: int, device: torch.device
+) -> tuple[Cameras, Lights]:
+    """The `count` cameras and lamps of a training step, drawn on the CPU, moved to `device`."""
+    cameras = sample_cameras(camera, count)
+    lights = sample_lights(light, cameras, step)
+    return cameras.to(device), lights.to(device)
+
+
+def sample_cameras(config: CameraConfig, count: int) -> Cameras:
+    """`count` random cameras: stratified azimuths; elevations uniform in angle or on the sphere."""
+    low, high = (math.radians(e) for e in config.elevation)
+    # One azimuth in each of `count` equal sectors, so that a batch always looks all around.
+    turn = torch.rand(1)
+    azimuth = (torch.arange(count) + torch.rand(count)) / count + turn
+    share = torch.rand(count)
+    in_angle = low + share * (high - low)
+    on_sphere = torch.asin(math.sin(low) + share * (math.sin(high) - math.sin(low)))
+    uniform = torch.rand(count) < config.uniform_share
+    return Cameras(
+        azimuth=torch.remainder(azimuth, 1.0) * (2 * math.pi),
+        elevation=torch.where(uniform, on_sphere, in_angle),
+        distance=_uniform(config.distance, count),
+        fovy=_uniform((math.radians(config.fovy[0]), math.radians(config.fovy[1])), count),
+    )
+
+
+def sample_lights(config: LightConfig, cameras: Cameras, step: int) -> Lights:
+    """Lamps for `cameras` (CPU) at `step`: which kind of shading, where the lamp is, how strong."""
+    count = len(cameras)
+    if config.kind == "camera":
+        position = cameras.position
+    else:
+        axis = F.normalize(cameras.position, dim=-1)
+        towards = directions_in_cone(axis, math.radians(config.cone))
+        position = towards * _uniform(config.distance, count)[:, None]
+    ambient = _uniform(config.ambient, count)
+    draw = torch.rand(count)
+    mode = torch.full((count,), LAMBERTIAN)
+    mode[draw < config.shares[0] + config.shares[1]] = TEXTURELESS
+    mode[draw < config.shares[0]] = ALBEDO
+    if step < config.albedo_steps:
+        mode = torch.full((count,), ALBEDO)
+    return Lights(position, ambient, mode)
+
+
+def directions_in_cone(axis: Tensor, angle: float) -> Tensor:
+    """Unit vectors, uniform in the cone of half-angle `angle` (radians) around `axis` `[B, 3]`."""
+    count = axis.shape[0]
+    cosine = 1.0 - torch.rand(count) * (1.0 - math.cos(angle))
+    sine = (1.0 - cosine**2).clamp_min(0.0).sqrt()
+    turn = torch.rand(count) * (2 * math.pi)
+    # Any vector not parallel to the axis gives a frame around it.
+    helper = torch.where(
+        axis[:, 2:].abs() < 0.9, torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0])
+    )
+    u = F.normalize(torch.linalg.cross(axis, helper), dim=-1)
+    v = torch.linalg.cross(axis, u)
+    around = turn.cos()[:, None] * u + turn.sin()[:, None] * v
+    return cosine[:, None] * axis + sine[:, None] * around
+
+
+def studio_lights(cameras: Cameras, config: LightConfig) -> Lights:
+    """Headlights of a stage's mean ambient share, for pictures that people look at."""
+    return headlights(cameras.position, sum(config.ambient) / 2)
+
+
+def _uniform(bounds: tuple[float, float], count: int) -> Tensor:
+    return bounds[0] + torch.rand(count) * (bounds[1] - bounds[0])
