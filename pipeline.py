@@ -78,9 +78,12 @@ def run(
     out: Out = None,
 ) -> None:
     """Make a textured mesh: coarse stage, fine stage, export."""
-    from maquette.common.begin import begin
+    from maquette.common.begin import Choices, begin
 
-    _all_stages(begin(prompt, config, settings, prior, seed, device, out, loras, vram))
+    choices = Choices(
+        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
+    )
+    _all_stages(begin(prompt, choices))
 
 
 @app.command()
@@ -96,11 +99,15 @@ def coarse(
     out: Out = None,
 ) -> None:
     """Train the coarse stage alone; `fine` goes on from it."""
-    from maquette.coarse.train import run_coarse
-    from maquette.common.begin import begin
+    from maquette.common.begin import Choices, begin
     from maquette.common.files import sole_writer
 
-    opened = begin(prompt, config, settings, prior, seed, device, out, loras, vram)
+    choices = Choices(
+        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
+    )
+    opened = begin(prompt, choices)
+    from maquette.coarse.train import run_coarse  # what the command got wrong is told before
+
     with sole_writer(opened.folder):
         run_coarse(opened)
     typer.echo(opened.folder)
@@ -118,11 +125,13 @@ def fine(
     out: Out = None,
 ) -> None:
     """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
-    from maquette.common.begin import derive
+    from maquette.common.begin import Choices, derive
     from maquette.common.files import sole_writer
+
+    choices = Choices(None, settings or (), prior, None, device, out, loras=loras or (), vram=vram)
+    opened = derive(run_folder, prompt, choices)
     from maquette.fine.train import run_fine
 
-    opened = derive(run_folder, prompt, settings, prior, device, out, loras, vram)
     with sole_writer(opened.folder):
         run_fine(opened)
     typer.echo(opened.folder)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.config.models import FieldConfig
-from ..common.fields.field import HashField, grid_config
+from ..common.fields.field import HashField
 
 # Corners of a tetrahedron: four samples give a gradient where central differences take six.
 _STENCIL = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))
@@ -25,13 +25,11 @@ class RadianceField(nn.Module):
     def __init__(self, config: FieldConfig) -> None:
         super().__init__()
         self.config = config
-        grid = grid_config(config.grid)
-        self.body = HashField(grid, config.hidden, outputs=4)
+        self.body = HashField(config.grid, config.hidden, outputs=4)
         self.normal_head: nn.Sequential | None = None
         if config.normals == "predicted":
-            features = grid.levels * grid.features
             self.normal_head = nn.Sequential(
-                nn.Linear(features, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 3)
+                nn.Linear(config.grid.width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 3)
             )
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:

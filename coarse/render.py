@@ -23,12 +23,13 @@ _HIT = 0.05  # opacity from which a ray has a surface point with a normal
 class Rendered:
     """Views of the NeRF.
 
-    image: `[B, H, W, 3]`; opacity: `[B, H, W]`; depth: distance along the ray, `[B, H, W]`;
-    normals, directions: of the rays that were shaded, `[P, 3]`; hit_opacity: theirs, `[P]`;
-    samples: how many points were evaluated with gradients.
+    image: `[B, H, W, 3]`; behind: the background's colours, likewise; opacity: `[B, H, W]`; depth:
+    distance along the ray, `[B, H, W]`; normals, directions: of the rays that have a surface point,
+    `[P, 3]`; hit_opacity: theirs, `[P]`; samples: how many points were evaluated with gradients.
     """
 
     image: Tensor
+    behind: Tensor
     opacity: Tensor
     depth: Tensor
     normals: Tensor
@@ -45,16 +46,19 @@ def render_views(
     lights: Lights,
     resolution: int,
     training: bool,
+    normals: bool = False,
 ) -> Rendered:
     """Render square views (Mildenhall 2020, eq. 3) and shade one surface point a ray.
 
     Magic3D shades every sample; ours shades the accumulated albedo once, with the normal at the
-    ray's expected depth. Where weights are concentrated both agree, at a tenth of the work.
+    ray's expected depth. Where weights are concentrated both agree.
+
+    normals: whether they are wanted even if no view is shaded.
     """
     origins, directions = (r.reshape(-1, 3) for r in cameras.rays(resolution, resolution))
     rays = origins.shape[0]
     samples = visible_samples(field, occupancy, origins, directions, jitter=training)
-    middle = 0.5 * (samples.t_starts + samples.t_ends)
+    middle = samples.midpoints
     points = origins[samples.ray_indices] + middle[:, None] * directions[samples.ray_indices]
     density, albedo = field(points)
     weights = render_weights(density, samples.t_starts, samples.t_ends, samples.ray_indices, rays)
@@ -63,24 +67,25 @@ def render_views(
     color, depth, opacity = total[:, :3], total[:, 3], total[:, 4]
 
     hit = torch.nonzero(opacity.detach() > _HIT)[:, 0]
-    normals = directions.new_zeros(0, 3)
-    if lights.need_normals() and hit.numel() > 0:
+    facing = directions.new_zeros(0, 3)
+    if (normals or lights.need_normals()) and hit.numel() > 0:
         distance = (depth[hit] / opacity[hit]).detach()
         surface = origins[hit] + distance[:, None] * directions[hit]
-        normals = field.normals(surface, eps=occupancy.step_size)
+        facing = field.normals(surface, eps=occupancy.step_size)
         view = hit // (resolution * resolution)
-        shaded = shade(color[hit], normals, surface, lights, view, opacity[hit, None])
+        shaded = shade(color[hit], facing, surface, lights, view, opacity[hit, None])
         color = color.index_copy(0, hit, shaded)
     shape = (len(cameras), resolution, resolution)
     behind = background(directions.reshape(*shape, 3), random=training)
     image = color.reshape(*shape, 3) + (1.0 - opacity.reshape(*shape, 1)) * behind
     return Rendered(
         image=image,
+        behind=behind,
         opacity=opacity.reshape(shape),
         depth=depth.reshape(shape),
-        normals=normals,
-        directions=directions[hit] if normals.shape[0] else normals,
-        hit_opacity=opacity[hit] if normals.shape[0] else opacity[:0],
+        normals=facing,
+        directions=directions[hit] if facing.shape[0] else facing,
+        hit_opacity=opacity[hit] if facing.shape[0] else opacity[:0],
         samples=points.shape[0],
     )
 
@@ -95,12 +100,12 @@ def visible_samples(
 ) -> Samples:
     """Samples of rays in occupied cells, without those that hardly any light reaches.
 
-    A first look without gradients costs a third of what it saves once surfaces are opaque.
+    It takes a first look at the field, without gradients.
     """
     samples = occupancy.sample(origins, directions, jitter)
     if samples.t_starts.numel() == 0:
         return samples
-    middle = 0.5 * (samples.t_starts + samples.t_ends)
+    middle = samples.midpoints
     points = origins[samples.ray_indices] + middle[:, None] * directions[samples.ray_indices]
     density = field.density(points)
     weights = render_weights(

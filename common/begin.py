@@ -3,84 +3,96 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from .config.models import RunConfig, build_config
-from .device import pick_device
+from .config.models import RunConfig
+from .config.reading import build_config
+from .embedded.names import EXACT
 from .errors import UserError
 from .files import sole_writer, write_whole
-from .guidance.choose import STAGES, Stage, check_prompts, with_absolute_paths
-from .priors.loading import SUITED
-from .runs.checkpoints import checkpoint_path
-from .runs.coarse_result import RESULT, handed_off, read_result
+from .guidance.choose import check_prompts, with_absolute_paths
 from .runs.folder import Run, open_or_create, open_run
-from .runs.progress import say
+from .runs.stage import FINE, STAGES, Stage
+
+SUITED: Mapping[str, str] = {
+    EXACT: "exact",
+    **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
+    "sdxl": "sdxl",
+    **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
+    **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
+}
+"""The configuration that is made for a prior's name, where it can guide both stages."""
 
 
-def begin(
-    prompt: str,
-    config: str | None = None,
-    settings: Sequence[str] | None = None,
-    prior: str | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    out: str | None = None,
-    loras: Sequence[str] | None = None,
-    vram: str | None = None,
-) -> Run:
+@dataclass(frozen=True)
+class Choices:
+    """What a command line chooses beside the prompt; None or empty where it says nothing.
+
+    config: a file's path or name. settings: `key=value` texts. prior, vram: for the stages that the
+    command begins. loras: "PATH[:weight]" texts. out: the run's own folder.
+    """
+
+    config: str | None = None
+    settings: Sequence[str] = ()
+    prior: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    out: str | None = None
+    loras: Sequence[str] = ()
+    vram: str | None = None
+
+
+def begin(prompt: str, choices: Choices | None = None) -> Run:
     """The run of a prompt: new, or the one that the same settings began before.
 
     Everything that can be wrong with the input is found out before a folder is made. Without a
-    `config`, a prior that has one of its own (`SUITED`) takes that, others the default one. LoRAs
-    belong to the fine stage's model, and to the coarse stage's where both have the same.
+    configuration, a prior that has one of its own (`SUITED`) takes that, others the default one.
+    LoRAs belong to the fine stage's model, and to the coarse stage's where both have the same.
     """
-    suited = SUITED.get(prior or "") if config is None else None
-    config = config or suited
-    pairs = [*_prior_pairs(STAGES, "name", prior), *_prior_pairs(STAGES, "vram", vram)]
-    pairs += settings or []
-    built = build_config(prompt, config, pairs, seed=seed, device=device)
-    if loras:
+    choices = choices or Choices()
+    suited = SUITED.get(choices.prior or "") if choices.config is None else None
+    pairs = _pairs(STAGES, choices)
+    fixed = {"seed": choices.seed, "device": choices.device}
+    built = build_config(prompt, choices.config or suited, pairs, **fixed)
+    if choices.loras:
         same = built.coarse.prior.name == built.fine.prior.name
-        pairs += _prior_pairs(STAGES if same else ("fine",), "loras", json.dumps(list(loras)))
-        built = build_config(prompt, config, pairs, seed=seed, device=device)
-    run = _opened(built, out)
+        pairs += _prior_pairs(STAGES if same else (FINE,), "loras", _listed(choices.loras))
+        built = build_config(prompt, choices.config or suited, pairs, **fixed)
+    run = _opened(built, choices.out)
     if suited is not None:
-        say(f"configuration: {suited}, which is made for {prior}; --config chooses another")
+        from .runs.progress import say
+
+        say(f"configuration: {suited}, which is made for {choices.prior}; --config chooses another")
     return run
 
 
-def derive(
-    folder: str,
-    prompt: str | None = None,
-    settings: Sequence[str] | None = None,
-    prior: str | None = None,
-    device: str | None = None,
-    out: str | None = None,
-    loras: Sequence[str] | None = None,
-    vram: str | None = None,
-) -> Run:
+def derive(folder: str, prompt: str | None = None, choices: Choices | None = None) -> Run:
     """The run in `folder`; if anything is to differ, a new run that starts from its coarse stage.
 
     Raises UserError if the coarse stage isn't finished, or if a setting would change it.
     """
+    from .runs.coarse_result import read_result
+
+    choices = choices or Choices()
     source = open_run(folder)
     read_result(source)
-    if not any((prompt is not None, settings, prior, device, out, loras, vram)):
+    if prompt is None and choices == Choices():
         return source
     if prompt is not None and not prompt.strip():
         raise UserError("the new prompt is empty; say what the shape is to become")
     base = source.config.model_dump(mode="json")
     if prompt is not None:
         base["fine"] = {**base["fine"], "prompt": prompt.strip()}
-    pairs = [*_prior_pairs(("fine",), "name", prior), *_prior_pairs(("fine",), "vram", vram)]
-    pairs += _prior_pairs(("fine",), "loras", json.dumps(list(loras)) if loras else None)
-    pairs += settings or []
-    config = build_config(source.config.prompt, None, pairs, base=base, device=device)
+    pairs = _pairs((FINE,), choices)
+    if choices.loras:
+        pairs = [*_prior_pairs((FINE,), "loras", _listed(choices.loras)), *pairs]
+    config = build_config(source.config.prompt, None, pairs, base=base, device=choices.device)
     if _coarse_part(config) != _coarse_part(source.config):
         raise UserError(
             "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
         )
-    target = _opened(config, out, name=config.fine_prompt, stages=("fine",))
+    target = _opened(config, choices.out, name=config.fine_prompt, stages=(FINE,))
     with sole_writer(target.folder):
         _adopt(source, target)
     return target
@@ -94,6 +106,9 @@ def _coarse_part(config: RunConfig) -> tuple[object, ...]:
 
 def _adopt(source: Run, target: Run) -> None:
     """Copy a finished coarse stage into a new run; the last checkpoint last, it says 'complete'."""
+    from .runs.checkpoints import checkpoint_path
+    from .runs.coarse_result import RESULT, handed_off
+
     if target.folder.resolve() == source.folder.resolve() or handed_off(target):
         return
     target.coarse.mkdir(exist_ok=True)
@@ -110,10 +125,22 @@ def _opened(
     name: str | None = None,
     stages: Sequence[Stage] = STAGES,
 ) -> Run:
-    pick_device(config.device)
     check_prompts(config, stages)
+    from .device import pick_device  # torch comes after all that can be told without it
+
+    pick_device(config.device)
     return open_or_create(with_absolute_paths(config), out, name)
 
 
+def _pairs(stages: Sequence[Stage], choices: Choices) -> list[str]:
+    """The `key=value` texts that the options stand for, then those that were given."""
+    pairs = _prior_pairs(stages, "name", choices.prior) + _prior_pairs(stages, "vram", choices.vram)
+    return [*pairs, *choices.settings]
+
+
 def _prior_pairs(stages: Sequence[Stage], key: str, value: str | None) -> list[str]:
-    return [] if value is None else [f"{stage}.prior.{key}={value}" for stage in stages]
+    return [] if value is None else [f"{stage.name}.prior.{key}={value}" for stage in stages]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return json.dumps(list(texts))

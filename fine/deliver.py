@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from ..common.config.models import changed
+from ..common.config.reading import changed
 from ..common.runs.folder import Run, slug
 from ..common.runs.progress import say
 from .export.export import export

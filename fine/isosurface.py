@@ -19,7 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..common.errors import UserError
 from .tetgrid import TetGrid
+
+Backend = Literal["own", "kaolin"]
 
 # The edges of a tetrahedron, and the triangles of each of the 16 sign cases as triples of edges.
 # A case is the sum of 2^i over the vertices i inside.
@@ -83,40 +86,35 @@ def marching_tetrahedra(vertices: Tensor, sdf: Tensor, tets: Tensor) -> Isosurfa
     return Isosurface(edge_crossings(a_b, sdf.index_select(0, ends).view(-1, 2)), faces, edges)
 
 
-def grid_surface(grid: TetGrid, sdf: Tensor, raw_offset: Tensor | None = None) -> Isosurface:
+def grid_surface(
+    grid: TetGrid, sdf: Tensor, raw_offset: Tensor | None = None, backend: Backend = "own"
+) -> Isosurface:
     """The zero surface of a field on a whole grid, whose vertices may be moved.
 
     sdf: float `[(R+1)^3]`, negative inside. raw_offset: `[(R+1)^3, 3]` or None, see
     `TetGrid.deform`. The same as `marching_tetrahedra` on `deform(vertices(), raw_offset)` and all
-    tetrahedra, at the cost of the crossed cells alone. Raises ValueError for wrong shapes.
+    tetrahedra, at the cost of the crossed cells alone. backend: "kaolin" leaves it to kaolin, where
+    the user has installed it; its faces come in another order. Raises ValueError for wrong shapes.
     """
     side = grid.resolution + 1
     if tuple(sdf.shape) != (side**3,):
         raise ValueError(f"sdf: expected [{side**3}], got {list(sdf.shape)}")
     inside = sdf < 0
     cells = grid.active_cells(inside.view(side, side, side))
-    faces, edges = connectivity(inside, grid.tets(cells))
-    ends = edges.reshape(-1)
-    vertices = grid.vertices(ends).to(sdf.dtype)
-    if raw_offset is not None:
-        vertices = grid.deform(vertices, raw_offset.index_select(0, ends))
-    surface = edge_crossings(vertices.view(-1, 2, 3), sdf.index_select(0, ends).view(-1, 2))
-    return Isosurface(surface, faces, edges)
-
-
-def isosurface(
-    vertices: Tensor, sdf: Tensor, tets: Tensor, backend: Literal["own", "kaolin"] = "own"
-) -> Isosurface:
-    """`marching_tetrahedra` by our own code or by kaolin, where the user has installed it.
-
-    Both give the same surface; kaolin's faces come in another order. Ours is the default on every
-    device: kaolin finds unique edges by sorting rows where ours sorts single integers.
-    """
     match backend:
         case "own":
-            return marching_tetrahedra(vertices, sdf, tets)
+            faces, edges = connectivity(inside, grid.tets(cells))
+            ends = edges.reshape(-1)
+            vertices = grid.vertices(ends).to(sdf.dtype)
+            if raw_offset is not None:
+                vertices = grid.deform(vertices, raw_offset.index_select(0, ends))
+            surface = edge_crossings(vertices.view(-1, 2, 3), sdf.index_select(0, ends).view(-1, 2))
+            return Isosurface(surface, faces, edges)
         case "kaolin":
-            return _kaolin_marching_tetrahedra(vertices, sdf, tets)
+            vertices = grid.vertices(device=sdf.device).to(sdf.dtype)
+            if raw_offset is not None:
+                vertices = grid.deform(vertices, raw_offset)
+            return _kaolin_marching_tetrahedra(vertices, sdf, grid.tets(cells))
         case _:
             assert_never(backend)
 
@@ -131,11 +129,12 @@ def _kaolin_marching_tetrahedra(vertices: Tensor, sdf: Tensor, tets: Tensor) -> 
         from kaolin.ops.conversions import (  # pyright: ignore[reportMissingImports]
             marching_tetrahedra as kaolin_tetrahedra,
         )
-    except ImportError as error:
-        raise ImportError(
-            "backend 'kaolin' needs NVIDIA kaolin, built for this torch: see its documentation "
-            "(the package of that name in the public registry is a placeholder)"
-        ) from error
+    except ImportError:
+        raise UserError(
+            "fine.geometry.isosurface: kaolin isn't installed, or not for this torch; install it "
+            "as its pages say (the package of that name in the public registry is a placeholder), "
+            "or leave it at own"
+        ) from None
     positive = sdf + (sdf == 0) * torch.finfo(sdf.dtype).tiny
     surface, faces = kaolin_tetrahedra(vertices[None], tets, positive[None])
     inside = sdf < 0

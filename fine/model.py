@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..common.config.models import FieldConfig, FineConfig
+from ..common.config.models import FineConfig
 from ..common.errors import UserError
-from ..common.fields.field import HashField, grid_config
+from ..common.guidance.judges import Views
 from ..common.rasterize import antialias, interpolate, rasterize, scatter_image
 from ..common.runs.loop import Learner
 from ..common.scene.cameras import Cameras
 from ..common.scene.mesh import Mesh, vertex_normals
 from ..common.scene.shading import Lights, shade
-from .isosurface import Isosurface, grid_surface
+from .first_shape import FirstShape
+from .isosurface import Backend, Isosurface, grid_surface
 from .tetgrid import TetGrid
-from .texture import Texture
+from .texture import Texture, texture_of
 
 
 class Lattice(nn.Module):
@@ -41,20 +40,16 @@ class FineModel:
         self.sdf = Lattice(sdf)
         self.offset = Lattice(torch.zeros(sdf.shape[0], 3, device=sdf.device))
         self.texture = texture
+        self.isosurface: Backend = "own"
         self._boundary = boundary_points(grid.resolution).to(sdf.device)
 
     @staticmethod
-    def blank(config: FineConfig, field: FieldConfig, device: torch.device) -> FineModel:
-        """A model of the right shapes, for a checkpoint to be loaded into."""
-        grid = lattice(config)
-        count = (grid.resolution + 1) ** 3
-        shape = field.grid
-        levels = shape.levels + config.texture.extra_levels
-        base = grid_config(shape)
-        texture = Texture(
-            HashField(dataclasses.replace(base, levels=levels), field.hidden, outputs=3)
-        )
-        return FineModel(grid, torch.zeros(count, device=device), texture.to(device))
+    def begin(shape: FirstShape, config: FineConfig, device: torch.device) -> FineModel:
+        """The model of a first shape, before any refinement; a checkpoint may be loaded into it."""
+        texture = texture_of(shape.color, config.texture.extra_levels)
+        model = FineModel(lattice(config), shape.distance.to(device), texture.to(device))
+        model.isosurface = config.geometry.isosurface
+        return model
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +70,7 @@ class FineModel:
         """The surface where the signed distance is zero; UserError if there is none left."""
         # Points on the cube's faces stay outside, so that the surface closes.
         sdf = torch.where(self._boundary, self.sdf.value.clamp_min(0.5), self.sdf.value)
-        surface = grid_surface(self.grid, sdf, self.offset.value)
+        surface = grid_surface(self.grid, sdf, self.offset.value, self.isosurface)
         if surface.faces.shape[0] == 0:
             raise UserError(
                 "the mesh has vanished: no lattice point is inside it any more; try a lower "
@@ -114,8 +109,8 @@ def render_surface(
     lights: Lights,
     resolution: int,
     background: Tensor,
-) -> Tensor:
-    """Lit, antialiased views `[B, H, W, 3]` of a surface; differentiable in shape and texture.
+) -> Views:
+    """Lit, antialiased views of a surface; differentiable in shape and texture.
 
     background: colour `[3]`.
     """
@@ -126,4 +121,10 @@ def render_surface(
     # The texture is a function of space: its gradient belongs to it, not to where the surface lies.
     albedo = texture(points.detach())
     colors = shade(albedo, F.normalize(normals, dim=-1), points, lights, raster.view)
-    return antialias(scatter_image(colors, raster, background), raster)
+    image = antialias(scatter_image(colors, raster, background), raster)
+
+    def coverage() -> Tensor:
+        covered = torch.ones_like(colors[:, :1])
+        return antialias(scatter_image(covered, raster, background[:1] * 0.0), raster)[..., 0]
+
+    return Views(image, cameras, background, coverage)

@@ -10,41 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def adjacent_faces(faces: Tensor) -> Tensor:
-    """Pairs of faces that share an edge, int64 `[E, 2]`, ascending by the edge's vertices.
-
-    faces: int64 `[F, 3]`. On a closed surface E = 3F/2; the edges of a border have no pair. Where
-    more than two faces meet in an edge, each is paired with the next. Raises ValueError for a
-    wrong shape.
-    """
-    if faces.ndim != 2 or faces.shape[1] != 3:
-        raise ValueError(f"faces: expected [F, 3], got {list(faces.shape)}")
-    if faces.shape[0] == 0:
-        return faces.new_zeros(0, 2)
-    a, b = faces.reshape(-1), faces.roll(-1, dims=1).reshape(-1)  # the 3F half-edges, face by face
-    key = torch.minimum(a, b) * (faces.max() + 1) + torch.maximum(a, b)
-    key, half_edge = torch.sort(key, stable=True)
-    first = torch.nonzero(key[1:] == key[:-1]).squeeze(1)
-    face = torch.div(half_edge, 3, rounding_mode="floor")
-    return torch.stack([face[first], face[first + 1]], dim=1)
+from ..common.scene.mesh import adjacent_faces
 
 
-def normal_consistency(
-    vertices: Tensor, faces: Tensor, pairs: Tensor | None = None, area_weighted: bool = False
-) -> Tensor:
+def normal_consistency(vertices: Tensor, faces: Tensor) -> Tensor:
     """Mean of `1 - cos` between the normals of faces that share an edge, a scalar in [0, 2].
 
-    vertices: float `[V, 3]`. faces: int64 `[F, 3]`. pairs: `adjacent_faces(faces)` where already
-    at hand. Zero for a flat surface and for one without neighbouring faces. Pairs that hold a face
-    without area are left out: it has no normal.
+    vertices: float `[V, 3]`. faces: int64 `[F, 3]`. Zero for a flat surface and for one without
+    neighbouring faces.
 
     A normal turns faster with its corners the smaller the face, and marching tetrahedra cuts
-    slivers of any size. `area_weighted` weighs each pair by the smaller of its two areas (as a
-    constant), which bounds the gradient. Magic3D (Lin 2022, section 4.2) regularises the angles of
-    adjacent faces and gives no formula.
+    slivers of any size. So each pair weighs as much as the smaller of its two areas (as a
+    constant), which bounds the gradient; faces without area, which have no normal, weigh nothing.
+    Magic3D (Lin 2022, section 4.2) regularises the angles of adjacent faces and gives no formula.
     """
-    pairs = adjacent_faces(faces) if pairs is None else pairs
+    pairs = adjacent_faces(faces)
     corners = vertices.index_select(0, faces.reshape(-1)).view(-1, 3, 3)
     a, b, c = corners.unbind(1)
     normals = torch.linalg.cross(b - a, c - a)  # length is twice the area
@@ -52,8 +32,7 @@ def normal_consistency(
     unit = F.normalize(normals, dim=1, eps=tiny)
     left, right = pairs.unbind(1)
     area = normals.detach().norm(dim=1)
-    smaller = torch.minimum(area[left], area[right])
-    weight = smaller if area_weighted else (smaller > 0).to(area.dtype)
+    weight = torch.minimum(area[left], area[right])
     cosine = (unit.index_select(0, left) * unit.index_select(0, right)).sum(1)
     return (weight * (1 - cosine)).sum() / weight.sum().clamp_min(tiny)
 

@@ -28,8 +28,7 @@ KUHN_TETS = (
     ((0, 0, 0), (1, 1, 0), (0, 1, 0), (1, 1, 1)),
     ((0, 0, 0), (0, 1, 1), (0, 0, 1), (1, 1, 1)),
 )
-KUHN_WIDTH = 1 / math.sqrt(3)  # least width of a Kuhn tetrahedron, in edge lengths of its cell
-OFFSET_BOUND = 0.28  # longest move of a vertex in cells; below KUHN_WIDTH / 2 = 0.2887
+OFFSET_BOUND = 0.28  # longest move of a vertex in cells; see `TetGrid.deform`
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,6 @@ class TetGrid:
         stride = torch.tensor([side * side, side, 1], device=cells.device)
         corners = (torch.tensor(KUHN_TETS, device=cells.device) * stride).sum(-1)  # [6, 4]
         return (lowest[:, None, None] + corners).reshape(-1, 4)
-
-    def all_tets(self) -> Tensor:
-        """Every tetrahedron of the grid, int64 `[6 R^3, 4]`; for small resolutions."""
-        return self.tets(torch.arange(self.resolution**3))
 
     def deform(self, vertices: Tensor, raw_offset: Tensor) -> Tensor:
         """Vertices moved by offsets that cannot invert a tetrahedron, `[..., 3]`, world units.

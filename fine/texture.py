@@ -1,16 +1,11 @@
-"""The texture of the fine stage: a hash field over space that starts from the coarse albedo."""
+"""The texture of the fine stage: a hash field over space that starts from a colour field."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ..common.config.models import FieldConfig
-from ..common.fields.field import HashField, grid_config, grow
-
-_ALBEDO = slice(1, 4)  # outputs of the coarse field: density logit, then three albedo logits
+from ..common.fields.field import HashField, grow
 
 
 class Texture(nn.Module):
@@ -24,20 +19,16 @@ class Texture(nn.Module):
         return torch.sigmoid(self.field(points))
 
 
-def texture_from_coarse(
-    state: Mapping[str, Tensor], config: FieldConfig, extra_levels: int
-) -> Texture:
-    """A texture equal to the coarse field's albedo, with room for finer detail.
+def texture_of(color: HashField, extra_levels: int) -> Texture:
+    """A texture equal to a colour field, with room for finer detail.
 
-    state: the coarse field's parameters; config: what it was built from; extra_levels: finer
-    hash-grid levels to add, which change nothing until they learn.
+    color: three outputs, the albedo's logits. extra_levels: finer hash-grid levels to add, which
+    change nothing until they learn.
     """
-    coarse = HashField(grid_config(config.grid), config.hidden, outputs=4)
-    coarse.load_state_dict(dict(state))
-    albedo = HashField(grid_config(config.grid), config.hidden, outputs=3)
-    albedo.grid.load_state_dict(coarse.grid.state_dict())
-    albedo.hidden.load_state_dict(coarse.hidden.state_dict())
-    with torch.no_grad():
-        albedo.out.weight.copy_(coarse.out.weight[_ALBEDO])
-        albedo.out.bias.copy_(coarse.out.bias[_ALBEDO])
-    return Texture(grow(albedo, extra_levels))
+    # Two fields were drawn here before the colour field brought its shape along; that they still
+    # are leaves the random numbers of a seed, and so a run's bits, as they were.
+    grid, hidden = color.grid.config, color.hidden.out_features
+    HashField(grid, hidden, outputs=4)
+    own = HashField(grid, hidden, color.out.out_features)
+    own.load_state_dict(color.state_dict())
+    return Texture(grow(own, extra_levels))

@@ -1,4 +1,4 @@
-"""The fine stage: from the coarse result to a refined, textured mesh at high resolution."""
+"""The fine stage: from a first shape to a refined, textured mesh at high resolution."""
 
 from __future__ import annotations
 
@@ -13,34 +13,31 @@ from ..common.config.models import FineConfig
 from ..common.device import pick_device
 from ..common.errors import UserError
 from ..common.files import write_whole
-from ..common.guidance.prepare import prepare_guide
+from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import (
     DamagedCheckpointError,
     checkpoint_path,
     read_latest,
     read_tensors,
     steps_on_disk,
-    write_tensors,
 )
 from ..common.runs.coarse_result import CoarseResult, read_result
 from ..common.runs.folder import Run
 from ..common.runs.loop import Together, deterministic, save, train
 from ..common.runs.progress import say
+from ..common.runs.stage import FINE
 from ..common.scene.cameras import Cameras, orbit, sphere_views
 from ..common.scene.images import save_strip
 from ..common.scene.views import sample_views, studio_lights
 from ..common.schedules import step_schedule
-from .handoff import initial_distance, silhouette_iou
+from .first_shape import from_coarse, read_first, silhouette_iou, write_first
 from .isosurface import Isosurface
 from .model import FineModel, lattice, render_surface
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
-from .texture import texture_from_coarse
-
-FIRST = "first.safetensors"  # the signed distance that the hand-off made
 
 
 def run_fine(run: Run) -> None:
-    """Refine the coarse result of a run to the end, going on from the last checkpoint."""
+    """Refine the first shape of a run to the end, going on from the last checkpoint."""
     config = run.config.fine
     result = read_result(run)
     if is_complete(run):
@@ -50,24 +47,28 @@ def run_fine(run: Run) -> None:
     torch.manual_seed(run.config.seed + 1)
     if not steps_on_disk(run.fine):
         hand_off(run, result)
-    model = FineModel.blank(config, run.config.coarse.field, device)
-    background = result.background.to(device)  # frozen from here on, as in Magic3D
-    guide = prepare_guide(run, "fine", device)
+    shape = read_first(run.fine)
+    model = FineModel.begin(shape, config, device)
+    background = shape.background.to(device)  # frozen from here on, as in Magic3D
+    judges = prepare_judges(run, FINE, device)
     learner = model.learner(config)
 
-    def step(index: int) -> float:
-        cameras, lights = sample_views(config.camera, config.light, config.views, index, device)
+    def step(index: int) -> dict[str, float]:
+        cameras, lights = sample_views(
+            config.camera, config.light, config.views, index, device, judges.group
+        )
         surface = model.surface()
-        image = render_surface(
+        views = render_surface(
             surface, model.texture, cameras, lights, config.resolution, background
         )
-        with guide.memory_advice():
-            guided = guide(image, cameras, index)
-            loss = guided.loss + regularizers(surface, model.sdf.value, config, index)
+        with judges.memory_advice():
+            judged = judges(views, index)
+            loss = judged.loss + regularizers(surface, model.sdf.value, config, index)
             learner.descend(loss, index, config.steps)
-        return guided.error
+            judges.learn()
+        return {"loss": float(loss.detach()), **judged.watch}
 
-    state = Together(learner, guide=guide)
+    state = Together(learner, judges=judges)
     train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step)
     save_strip(preview(model, config), run.fine / "preview.png")
 
@@ -76,8 +77,8 @@ def hand_off(run: Run, result: CoarseResult) -> None:
     """The hand-off: make the first mesh, record its fit, write the checkpoint of step 0."""
     began = time.monotonic()
     config = run.config.fine
-    distance, report = initial_distance(result, lattice(config), run.config.handoff)
-    model = unrefined(run, result, distance)
+    shape, report = from_coarse(result, lattice(config), run.config.handoff)
+    model = FineModel.begin(shape, config, torch.device("cpu"))
     surface = model.mesh()
     report = dataclasses.replace(
         report, mesh_iou=silhouette_iou(surface.vertices, surface.faces, result.opacity)
@@ -89,20 +90,18 @@ def hand_off(run: Run, result: CoarseResult) -> None:
     run.event("hand-off", faces=surface.faces.shape[0], seconds=seconds, **values)
     save_strip(handoff_picture(model, result, config), run.fine / "handoff.png", columns=8)
     say(
-        f"hand-off: {surface.faces.shape[0]} faces, silhouette IoU with the NeRF "
+        f"hand-off: {surface.faces.shape[0]} faces, silhouette IoU with the coarse scene "
         f"{report.mesh_iou:.3f}, {report.parts - report.kept} floaters removed"
     )
-    write_tensors(run.fine / FIRST, {"sdf": distance})
+    write_first(run.fine, shape)
     save(run.fine, 0, model.learner(config))
 
 
 def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int) -> Tensor:
-    """The weighted sum of the losses beside distillation; parts of weight 0 are not computed."""
+    """The weighted sum of the losses beside what judges say; parts of weight 0 are left out."""
     total = sdf.new_zeros(())
     if weight := step_schedule(config.losses.normal_consistency, step):
-        total = total + weight * normal_consistency(
-            surface.vertices, surface.faces, area_weighted=True
-        )
+        total = total + weight * normal_consistency(surface.vertices, surface.faces)
     if weight := step_schedule(config.losses.laplacian, step):
         total = total + weight * laplacian_loss(surface.vertices, surface.faces)
     if weight := step_schedule(config.losses.sdf_sign, step):
@@ -121,34 +120,21 @@ def is_complete(run: Run) -> bool:
 
 def load_finished(run: Run) -> FineModel:
     """The model of a finished fine stage; UserError if it isn't finished or is damaged."""
-    total = run.config.fine.steps
+    config, total = run.config.fine, run.config.fine.steps
     step, tensors = read_latest(run.fine, run.warn)
     if tensors is None or step != total:
         raise UserError(
             f"the fine stage of {run.folder} isn't finished (step {step or 0} of {total}); finish "
             f"it first: maquette resume {run.folder}"
         )
-    model = FineModel.blank(run.config.fine, run.config.coarse.field, torch.device("cpu"))
-    model.learner(run.config.fine).load(tensors)
+    model = first_model(run)
+    model.learner(config).load(tensors)
     return model
 
 
 def first_model(run: Run) -> FineModel:
-    """The model that the hand-off made, before any refinement; UserError if there is none."""
-    try:
-        distance = read_tensors(run.fine / FIRST)["sdf"]
-    except DamagedCheckpointError as error:
-        raise UserError(f"{run.folder} has no readable hand-off ({error})") from None
-    return unrefined(run, read_result(run), distance)
-
-
-def unrefined(run: Run, result: CoarseResult, distance: Tensor) -> FineModel:
-    """The model of a signed distance at the lattice points, with the coarse albedo as texture."""
-    config = run.config
-    texture = texture_from_coarse(
-        result.field, config.coarse.field, config.fine.texture.extra_levels
-    )
-    return FineModel(lattice(config.fine), distance, texture)
+    """The model of the first shape, before any refinement; UserError if there is none."""
+    return FineModel.begin(read_first(run.fine), run.config.fine, torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -161,12 +147,12 @@ def preview(model: FineModel, config: FineConfig, count: int = 4, resolution: in
 def _look(model: FineModel, config: FineConfig, cameras: Cameras, resolution: int) -> Tensor:
     lights = studio_lights(cameras, config.light)
     white = torch.ones(3, device=cameras.azimuth.device)
-    return render_surface(model.surface(), model.texture, cameras, lights, resolution, white)
+    return render_surface(model.surface(), model.texture, cameras, lights, resolution, white).image
 
 
 @torch.no_grad()
 def handoff_picture(model: FineModel, result: CoarseResult, config: FineConfig) -> Tensor:
-    """Views of the NeRF, then the same views of the first mesh: `[16, H, H, 3]`."""
+    """Views of the coarse scene, then the same views of the first mesh: `[16, H, H, 3]`."""
     chosen = torch.linspace(0, result.opacity.shape[0] - 1, 8).long()
     cameras = sphere_views(result.opacity.shape[0])[chosen]
     before = result.images[chosen].float() / 255.0

@@ -19,16 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..priors.base import Prior, TextEmbedding
-from ..priors.closed_form import posterior_mean
+from ..priors.base import Condition, Prior, TextEmbedding
 from ..priors.noise import cosine_schedule
 from ..scene.cameras import Cameras
 from ..toybox.grammar import CATEGORIES, COLORS, Caption, parse
 from ..toybox.objects import ToyObject, build
 from ..toybox.studio import photograph
+from .names import EXACT_RESOLUTIONS
 
 TIMESTEPS = 1000
-PIXEL_RESOLUTION, LATENT_RESOLUTION = 64, 512
 BLOCK = 8  # pixels of an image to one latent cell, as in Stable Diffusion's autoencoder
 _ANYTHING = 8  # captions that stand for the empty prompt
 KEPT = 32  # views that are kept
@@ -46,7 +45,7 @@ class ExactPrior(Prior):
         device: torch.device | str = "cpu",
     ) -> None:
         self.space = space
-        self.resolution = PIXEL_RESOLUTION if space == "pixel" else LATENT_RESOLUTION
+        self.resolution = EXACT_RESOLUTIONS[space]
         self.instances = instances
         self.device = torch.device(device)
         self.schedule = cosine_schedule(TIMESTEPS)
@@ -65,11 +64,10 @@ class ExactPrior(Prior):
         return x if self.space == "pixel" else F.conv2d(x, self.encoder, stride=BLOCK)
 
     @torch.no_grad()
-    def predict_noise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def predict_noise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        text, camera = condition.text, condition.cameras
         if camera is None:
-            raise ValueError("camera: the exact prior knows true views only, got None")
+            raise ValueError("cameras: the exact prior knows true views only, got None")
         alpha, sigma = self.schedule.at(t, x_t.ndim)
         noise = torch.empty_like(x_t)
         for prompt in dict.fromkeys(text.prompts):
@@ -108,6 +106,40 @@ class ExactPrior(Prior):
         pairs = zip(CATEGORIES[:: len(CATEGORIES) // _ANYTHING], sorted(COLORS), strict=False)
         some = [Caption(category, color) for category, color in pairs]
         return [_toy(caption.text, 0, str(self.device)) for caption in some[:_ANYTHING]]
+
+
+def posterior_mean(
+    x_t: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    candidates: Tensor,
+    log_weights: Tensor | None = None,
+) -> Tensor:
+    """E[x | x_t] when x is one of K known images a sample.
+
+    The weights are `softmax(log_weights - |x_t - alpha c|^2 / (2 sigma^2))`, in float64: the
+    distances of a whole image are thousands, and their differences decide.
+
+    x_t: `[B, ...]`; candidates: `[B, K, ...]`; log_weights: `[B, K]` log prior probabilities up to
+    a constant (-inf leaves a candidate out), even if None. Returns `[B, ...]` like `x_t`.
+    Raises ValueError for shapes that do not match.
+    """
+    if candidates.ndim != x_t.ndim + 1 or candidates[:, 0].shape != x_t.shape:
+        raise ValueError(
+            f"candidates: expected [{x_t.shape[0]}, K, *{tuple(x_t.shape[1:])}], "
+            f"got {tuple(candidates.shape)}"
+        )
+    if candidates.shape[1] == 1:
+        return candidates[:, 0].to(x_t.dtype)
+    flat = candidates.flatten(2).double()  # (B, K, D)
+    a, s = (level.reshape(-1, 1).double() for level in (alpha, sigma))
+    inner = (flat @ x_t.flatten(1).double()[:, :, None])[..., 0]
+    # |x_t|^2 is the same for all candidates and drops out of the softmax.
+    logits = (a * inner - 0.5 * a**2 * (flat**2).sum(dim=-1)) / s**2
+    if log_weights is not None:
+        logits = logits + log_weights.double()
+    mean = torch.softmax(logits, dim=1)[:, None] @ flat  # (B, 1, D)
+    return mean.reshape(x_t.shape).to(x_t.dtype)
 
 
 @lru_cache(maxsize=256)

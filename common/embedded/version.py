@@ -25,20 +25,14 @@ from ..scene.cameras import Cameras
 from ..toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
 from ..toybox.objects import build
 from ..toybox.studio import photograph
+from .names import VERSION_FILE
 from .vocabulary import WORDS, word_ids
 
-FILE, FORMAT = "toybox.json", 1
-WEIGHTS = Path(__file__).parent / "weights"
-"""Where the weights lie that come with the program."""
+FORMAT = 1
 THUMB, POOL = 8, 6  # pixels a thumbnail's side, and pixels averaged to one of them
 TOLERANCE = 2.0
 """Mean difference of two thumbnails, of 255, above which an object looks another way."""
 RETRAIN = "train the prior again with `maquette train-prior`, or use the version that made it"
-
-
-def is_toybox(folder: Path) -> bool:
-    """Whether a folder holds weights that were trained on the toybox."""
-    return (folder / FILE).is_file()
 
 
 def write_version(folder: Path, training: Mapping[str, Any]) -> None:
@@ -50,7 +44,7 @@ def write_version(folder: Path, training: Mapping[str, Any]) -> None:
         "weights": _digests(folder),
         "training": dict(training),
     }
-    write_whole(folder / FILE, json.dumps(said, indent=1) + "\n")
+    write_whole(folder / VERSION_FILE, json.dumps(said, indent=1) + "\n")
 
 
 def check_version(folder: Path) -> None:
@@ -70,8 +64,8 @@ def check_version(folder: Path) -> None:
     wrong = sorted(n for n in {*said["weights"], *found} if said["weights"].get(n) != found.get(n))
     if wrong:
         raise UserError(
-            f"{folder}: {', '.join(wrong)} is missing, damaged, or of another training than {FILE}"
-            "; copy the whole folder again"
+            f"{folder}: {', '.join(wrong)} is missing, damaged, or of another training than "
+            f"{VERSION_FILE}; copy the whole folder again"
         )
 
 
@@ -98,7 +92,7 @@ def look() -> dict[str, np.ndarray]:
 
 def _read(folder: Path) -> dict[str, Any]:
     """A folder's `toybox.json`, its outline checked."""
-    path = folder / FILE
+    path = folder / VERSION_FILE
     try:
         said = json.loads(path.read_text("utf-8"))
         known = said["format"] == FORMAT

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config.models import GridConfig
-from .hashgrid import HashGrid, HashGridConfig, extend, growth_for
+from ..config.fields import HashGridConfig
+from .hashgrid import HashGrid, extend
 
 EXTENT = 1.0  # fields live on the cube [-EXTENT, EXTENT]^3
 
@@ -22,8 +22,25 @@ class HashField(nn.Module):
     def __init__(self, grid: HashGridConfig, hidden: int, outputs: int) -> None:
         super().__init__()
         self.grid = HashGrid(grid)
-        self.hidden = nn.Linear(grid.levels * grid.features, hidden)
+        self.hidden = nn.Linear(grid.width, hidden)
         self.out = nn.Linear(hidden, outputs)
+
+    def shape(self) -> Tensor:
+        """What `blank` makes a field of this shape of, int64 `[S]`."""
+        grid = self.grid.config
+        return torch.tensor([*dict(grid).values(), self.hidden.out_features, self.out.out_features])
+
+    @staticmethod
+    def blank(shape: Tensor) -> HashField:
+        """A field of the shape that `shape` told; its values are for `load_state_dict` to bring.
+
+        Raises ValueError for numbers that are no shape.
+        """
+        names = list(HashGridConfig.model_fields)
+        if shape.shape != (len(names) + 2,):
+            raise ValueError(f"shape: expected [{len(names) + 2}] numbers, got {shape.tolist()}")
+        *grid, hidden, outputs = shape.tolist()
+        return HashField(HashGridConfig(**dict(zip(names, grid, strict=True))), hidden, outputs)
 
     def encode(self, points: Tensor) -> Tensor:
         """Hash-grid features `[N, levels * features]` of world points; outside points clamp."""
@@ -31,17 +48,6 @@ class HashField(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         return self.out(F.relu(self.hidden(self.encode(points))))
-
-
-def grid_config(config: GridConfig) -> HashGridConfig:
-    """The hash grid that a configuration describes."""
-    return HashGridConfig(
-        levels=config.levels,
-        features=config.features,
-        log2_entries=config.log2_entries,
-        base_resolution=config.base_resolution,
-        growth=growth_for(config.levels, config.base_resolution, config.finest_resolution),
-    )
 
 
 def grow(field: HashField, extra_levels: int) -> HashField:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..config.models import CriticConfig
 from ..errors import UserError
-from ..priors.base import TextEmbedding
+from ..losses import CriticConfig
+from ..priors.base import Condition
 from ..priors.camera_features import FEATURES, camera_features
-from ..priors.memory import out_of_memory_advice, resident
+from ..priors.memory import resident
 from ..priors.pretrained import PretrainedPrior
 from ..runs import checkpoints
 from ..scene.cameras import Cameras
@@ -30,21 +31,49 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_PROJECTIONS = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
+class Critic(Protocol):
+    """VSD's model of the renders themselves: the prior with a LoRA, or a closed form in tests."""
+
+    def predict_noise(
+        self, x_t: Tensor, t: Tensor, condition: Condition, cameras: Cameras | None
+    ) -> Tensor:
+        """The noise it sees in renders noised to `x_t`; outside the autograd graph.
+
+        condition: what the prior inside is told. cameras: what the critic itself is told.
+        """
+        ...
+
+    def update(
+        self,
+        x: Tensor,
+        condition: Condition,
+        cameras: Cameras | None,
+        generator: torch.Generator | None,
+    ) -> float:
+        """One step of learning from renders x, with timesteps and noise of its own; the loss.
+
+        Called once a step, after the scene's own step (Wang 2023, alg. 1).
+        """
+        ...
+
+    def tensors(self) -> dict[str, Tensor]: ...
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
 class LoraCritic:
-    """A `Critic` and a `Trainable`: the prior with a LoRA, told the camera, trained in step.
+    """A `Critic`: the prior with a LoRA, told the camera, trained in step.
 
     Raises UserError without peft, or for a denoiser that is streamed layer by layer, through which
     no gradient can go back.
     """
 
-    def __init__(self, prior: PretrainedPrior, config: CriticConfig, camera: bool = True) -> None:
-        """camera: whether the prior inside is told the camera too, if it can be."""
+    def __init__(self, prior: PretrainedPrior, config: CriticConfig) -> None:
         if prior.options.offload == "group":
             raise UserError(
                 "VSD trains through the denoiser, which cannot be streamed layer by layer"
                 " (offload group); choose offload none or model, or another loss"
             )
-        self.prior, self.config, self._tell_prior = prior, config, camera
+        self.prior, self.config = prior, config
         self._layers = add_lora(prior.denoiser, config.rank, config.layers)
         embedding, width = time_embedding(prior.denoiser)
         self._camera = nn.Linear(FEATURES, width, bias=False).to(prior.device)
@@ -60,33 +89,36 @@ class LoraCritic:
         self._switch(False)
 
     def predict_noise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None
+        self, x_t: Tensor, t: Tensor, condition: Condition, cameras: Cameras | None
     ) -> Tensor:
         """The noise it sees in renders noised to `x_t` `[B, ...]`; outside the autograd graph."""
-        with torch.no_grad(), self._speaking(camera):
-            return self.prior.denoise(x_t.detach(), t, text, self._for_prior(camera))
+        with torch.no_grad(), self._speaking(cameras):
+            return self.prior.denoise(x_t.detach(), t, condition)
 
     def update(
         self,
         x: Tensor,
-        text: TextEmbedding,
-        camera: Cameras | None,
+        condition: Condition,
+        cameras: Cameras | None,
         generator: torch.Generator | None,
     ) -> float:
         """`updates` steps of Adam down `|e_phi(x_t) - e|^2` (Wang 2023, eq. 8); the mean loss.
 
-        t is uniform over all timesteps; a share of the steps doesn't tell the camera. The squares
+        t is uniform over all timesteps, the same for views that the prior denoises jointly; a share
+        of the steps doesn't tell the camera, neither the critic nor the prior inside. The squares
         are summed, not averaged: Adam is blind to the scale, and half precision is not.
         """
         x, schedule, total = x.detach(), self.prior.schedule, 0.0
         for _ in range(self.config.updates):
-            t = torch.randint(len(schedule), (x.shape[0],), generator=generator).to(x.device)
+            groups = x.shape[0] // self.prior.group
+            t = torch.randint(len(schedule), (groups,), generator=generator).to(x.device)
+            t = t.repeat_interleave(self.prior.group)
             noise = torch.randn(x.shape, generator=generator).to(x)
             told = float(torch.rand(1, generator=generator)) >= self.config.camera_dropout
-            seen = camera if told else None
-            with torch.enable_grad(), self._speaking(seen):
+            inside = condition if told else replace(condition, cameras=None)
+            with torch.enable_grad(), self._speaking(cameras if told else None):
                 x_t = schedule.add_noise(x, noise, t)
-                e_phi = self.prior.denoise(x_t, t, text, self._for_prior(seen))
+                e_phi = self.prior.denoise(x_t, t, inside)
                 loss = (e_phi - noise).square().sum()
                 loss.backward()
                 self._follow_parameters()
@@ -108,14 +140,13 @@ class LoraCritic:
         names = {id(p): name for name, p in self._parameters.items()}
         checkpoints.load_optimizer_state(self._optimizer, names, tensors)
 
-    def _for_prior(self, camera: Cameras | None) -> Cameras | None:
-        return camera if self._tell_prior else None
-
     @contextmanager
     def _speaking(self, camera: Cameras | None) -> Iterator[None]:
-        """The denoiser on the device, with the LoRA on and told the camera, within the block."""
-        options, device = self.prior.options, self.prior.device
-        with out_of_memory_advice(options), resident(self.prior.denoiser, device, options.offload):
+        """The denoiser on the device, computing as the prior does, with the LoRA on and told the
+        camera, within the block."""
+        prior, device = self.prior, self.prior.device
+        place = resident(prior.denoiser, device, prior.options.offload)
+        with prior.memory_advice(), place, prior.computing():
             self._features = None if camera is None else camera_features(camera.to(device))
             self._switch(True)
             try:

@@ -7,42 +7,13 @@ paper that writes `e_y + w (e_y - e_0)` means s = 1 + w.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from ..priors.base import Prior, TextEmbedding
-from ..scene.cameras import Cameras
 
-
-def guide(e_uncond: Tensor, e_text: Tensor, scale: float) -> Tensor:
+def classifier_free(e_uncond: Tensor, e_text: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance `e_0 + s (e_y - e_0)` (Ho 2022, eq. 6, with s = 1 + w)."""
     return e_uncond + scale * (e_text - e_uncond)
-
-
-def predict(
-    prior: Prior,
-    x_t: Tensor,
-    t: Tensor,
-    conditions: Sequence[TextEmbedding],
-    camera: Cameras | None = None,
-) -> list[Tensor]:
-    """The noise seen in the same `x_t` under each of several conditions, by one call of the prior.
-
-    x_t: `[B, ...]`; t: int64 `[B]`; conditions: each with B rows; camera: B cameras.
-    Returns one tensor `[B, ...]` a condition, in order. Raises ValueError for a wrong row count.
-    """
-    batch = x_t.shape[0]
-    for text in conditions:
-        if len(text) != batch:
-            raise ValueError(f"conditions: expected {batch} rows each, got {len(text)}")
-    count = len(conditions)
-    if camera is not None and count > 1:
-        camera = camera[torch.arange(batch, device=camera.azimuth.device).repeat(count)]
-    stacked = x_t.repeat(count, *(1,) * (x_t.ndim - 1))
-    eps = prior.predict_noise(stacked, t.repeat(count), TextEmbedding.cat(conditions), camera)
-    return list(eps.chunk(count))
 
 
 def perp_neg(
@@ -50,8 +21,16 @@ def perp_neg(
 ) -> Tensor:
     """Perp-Neg: negatives push only across the direction of the prompt (Armandpour 2023).
 
-    `e_0 + s (d + sum_i w_i perp_i)` with d = e+ - e_0, and perp_i the part of e_i - e_0 that is
-    perpendicular to d, taken sample by sample.
+    `e_0 + s (d + sum_i w_i perp_i)` with the direction of `perp_neg_direction`; shapes are its.
+    """
+    return e_uncond + scale * perp_neg_direction(e_uncond, e_pos, e_negs, weights)
+
+
+def perp_neg_direction(e_uncond: Tensor, e_pos: Tensor, e_negs: Tensor, weights: Tensor) -> Tensor:
+    """The direction that Perp-Neg guides in, `d + sum_i w_i perp_i` (Armandpour 2023).
+
+    d = e+ - e_0, and perp_i is the part of e_i - e_0 that is perpendicular to d, taken sample by
+    sample.
 
     e_uncond, e_pos: `[B, ...]`; e_negs: `[n, B, ...]`; weights: `[n, B]`, negative to push away;
     row b of every argument belongs to sample b. Where d vanishes, the whole of e_i - e_0 counts as
@@ -65,7 +44,7 @@ def perp_neg(
     positive = e_pos - e_uncond
     across = perpendicular(e_negs - e_uncond, positive)
     push = (weights.reshape(*weights.shape, *(1,) * (e_pos.ndim - 1)) * across).sum(dim=0)
-    return e_uncond + scale * (positive + push)
+    return positive + push
 
 
 def perpendicular(vector: Tensor, axis: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a run to the guide of one of its stages: the prior loaded, the texts embedded, the critic.
+"""From a run to the judges of one of its stages: priors loaded, texts embedded, the critic.
 
 What is found out about a real model is kept in the stage's folder: `prior.json` pins its source and
 commit, so that a resumed stage goes on with the very same weights, and `text-*.safetensors` holds
@@ -16,89 +16,124 @@ from typing import Any
 
 import torch
 
-from ..config.models import CoarseConfig, DistillationConfig, FineConfig
+from ..config.priors import PriorConfig, parse_lora
+from ..embedded.door import load
+from ..embedded.names import EXACT, for_space, model_folder
 from ..errors import UserError
 from ..files import write_whole
+from ..losses import VSD
+from ..options import values_of
 from ..priors.base import Prior
-from ..priors.loading import LoadOptions, choose_dtype, model_folder
-from ..priors.loading import load_prior as load_pretrained
+from ..priors.loading import choose_dtype
 from ..priors.pretrained import PretrainedPrior
 from ..runs.folder import Run
-from .choose import EXACT, SPACES, Stage, check_fits, load_options, load_prior, view_config
+from ..runs.stage import AnyStageConfig, Stage
+from .choose import check_fits, check_perp_neg, judges_of
+from .conditions import TextConditioner
 from .critic import LoraCritic
-from .losses import PAPER
-from .prompts import ViewConfig, ViewPrompts, all_texts
+from .judges import Judge, Panel
+from .prompts import ViewPrompts
 from .prompts_cache import KnownTexts, read_texts, stamp, text_path, write_texts
-from .score import Guide
+from .score import ScoreDistillation
+from .texts import all_texts
 
 PIN = "prior.json"
 
 # What the model layer logs reaches the user as a warning of the run; without a handler of ours
 # Python would print it a second time.
-logging.getLogger("common").addHandler(logging.NullHandler())
+logging.getLogger("maquette").addHandler(logging.NullHandler())
 
 
-def prepare_guide(run: Run, stage: Stage, device: torch.device) -> Guide:
-    """The guide of a stage: its prior on `device`, the prompt's texts embedded, VSD's critic.
+def prepare_judges(run: Run, stage: Stage, device: torch.device) -> Panel:
+    """The judges of a stage, ready on `device`.
 
     Draws no random numbers of the run, so that a resumed stage, which loads less, goes on with the
-    same ones. Raises UserError for a prior that cannot be loaded or cannot do what is asked.
+    same ones. Raises UserError for a model that cannot be loaded or cannot do what is asked.
     """
-    config = run.config.coarse if stage == "coarse" else run.config.fine
+    config = stage.config(run.config)
+    judges: dict[str, Judge] = {}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(run.config.seed)
-        if config.prior.name == EXACT:
-            prior = load_prior(config.prior, SPACES[stage], device)
-            views = _views(run, stage, takes_camera=True)
-            prompts = ViewPrompts.encode(prior, _prompt(run, stage), views)
-        else:
-            prior, prompts = _pretrained(run, stage, config, device)
-            told = prior.takes_camera and config.prior.camera
-            _advise(run, stage, config.distillation, told)
-        if config.text.perp_neg and not prompts.config.view_dependent:
-            raise UserError(
-                f"{stage}.text.perp_neg needs texts that differ by view, and this prior is told the"
-                f" camera in their place; add --set {stage}.text.view_dependent=true"
-            )
-        critic = _critic(prior, config) if config.distillation.loss == "vsd" else None
-    return Guide(
-        prior,
-        prompts,
-        config.distillation,
-        config.steps,
-        tell_camera=config.prior.camera,
-        perp_neg=config.text.perp_neg,
-        critic=critic,
-    )
+        for name in (wanted := judges_of(config)):
+            judges[name] = make_judge(name, run, stage, device)
+    try:
+        panel = Panel({name: (judge, wanted[name]) for name, judge in judges.items()})
+    except ValueError as error:
+        raise UserError(f"{stage.name}.{error}; give some of them the weight 0") from None
+    if config.views % panel.group:
+        raise UserError(
+            f"{stage.name}.views: this prior denoises {panel.group} views of an object together; "
+            f"give a multiple of {panel.group}, not {config.views}"
+        )
+    return panel
+
+
+def make_judge(name: str, run: Run, stage: Stage, device: torch.device) -> Judge:
+    """The judge of that name in `config.judges.JudgeWeights`."""
+    match name:
+        case "prior":
+            return _prior_judge(run, stage, device)
+        case "clip":
+            from .clip import ClipJudge
+
+            config = stage.config(run.config)
+            return ClipJudge.load(config.clip, stage.prompt(run.config), device)
+        case _:
+            raise ValueError(f"name: expected prior or clip, got {name!r}")
+
+
+def _prior_judge(run: Run, stage: Stage, device: torch.device) -> ScoreDistillation:
+    config, prompt = stage.config(run.config), stage.prompt(run.config)
+    if config.prior.name == EXACT:
+        from ..embedded.exact import ExactPrior
+
+        prior: Prior = ExactPrior(stage.space, config.prior.instances, device)
+        prompts, told = ViewPrompts.encode(prior, prompt, config.text, told=True), True
+    else:
+        prior, prompts = _pretrained(run, stage, config, device)
+        told = prior.takes_camera and config.prior.tell_camera
+        _advise(run, stage, config, told)
+    check_perp_neg(config.text, told, stage)
+    loss = config.distillation
+    conditioner = TextConditioner(prompts, told, config.text.perp_neg)
+    critic = _critic(prior, loss) if isinstance(loss, VSD) else None
+    return ScoreDistillation(prior, conditioner, loss, config.steps, critic)
 
 
 def _pretrained(
-    run: Run, stage: Stage, config: CoarseConfig | FineConfig, device: torch.device
+    run: Run, stage: Stage, config: AnyStageConfig, device: torch.device
 ) -> tuple[PretrainedPrior, ViewPrompts]:
     """A real model and its texts; with the texts kept from before, without its text encoders."""
-    folder, began = _folder(run, stage), time.monotonic()
-    options, pin = load_options(config.prior, SPACES[stage], device), read_pin(folder)
+    folder, began = stage.folder(run), time.monotonic()
+    prompt, text = stage.prompt(run.config), config.text
+    options, pin = for_space(config.prior, stage.space), read_pin(folder)
     known = None
     if pin is not None:
-        options = replace(options, source=pin["source"], revision=pin["revision"])
-        texts = _texts(run, stage, pin["takes_camera"])
+        options = options.model_copy(update={"name": pin["source"], "revision": pin["revision"]})
+        texts = _texts(prompt, config, pin["takes_camera"])
         known = read_texts(text_path(folder, _identity(options, pin, device), texts), texts)
     parts_in_encoders = bool(options.loras or options.textual_inversions)
-    prior = load_pretrained(replace(options, text=known is None or parts_in_encoders))
-    if stage == "fine":
+    prior = load(options, device, text=known is None or parts_in_encoders)
+    if stage.large:
         check_fits(prior.space, prior.resolution, config.resolution, prior.source)
     pin = _write_pin(folder, prior)
     seconds = round(time.monotonic() - began, 2)
-    run.event("prior loaded", stage=stage, **pin, dtype=str(prior.dtype), seconds=seconds)
-    texts = _texts(run, stage, prior.takes_camera)
+    run.event("prior loaded", stage=stage.name, **pin, dtype=str(prior.dtype), seconds=seconds)
+    texts = _texts(prompt, config, prior.takes_camera)
     if known is None:
         known = prior.encode_text(texts)
         write_texts(text_path(folder, _identity(options, pin, device), texts), known)
         _tell_of_cuts(run, prior.truncation_notes)
     prior.free_text_encoder()
     known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})
-    views = _views(run, stage, prior.takes_camera)
-    return prior, ViewPrompts.encode(KnownTexts(known), _prompt(run, stage), views)
+    told = prior.takes_camera and config.prior.tell_camera
+    return prior, ViewPrompts.encode(KnownTexts(known), prompt, text, told)
+
+
+def _texts(prompt: str, config: AnyStageConfig, takes_camera: bool) -> list[str]:
+    """Every distinct text of a stage, in a fixed order."""
+    told = takes_camera and config.prior.tell_camera
+    return list(dict.fromkeys(all_texts(prompt, config.text, told)))
 
 
 def read_pin(folder: Path) -> dict[str, Any] | None:
@@ -125,9 +160,10 @@ def _write_pin(folder: Path, prior: PretrainedPrior) -> dict[str, Any]:
     return pin
 
 
-def _identity(options: LoadOptions, pin: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def _identity(options: PriorConfig, pin: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Everything beside the texts that their embedding depends on."""
-    changes = [path for path, _ in options.loras] + list(options.textual_inversions)
+    loras = [parse_lora(text) for text in options.loras]
+    changes = [path for path, _ in loras] + list(options.textual_inversions)
     folder = model_folder(pin["source"])
     encoders = [*sorted(folder.glob("text_encoder*")), *sorted(folder.glob("tokenizer*"))]
     return {
@@ -136,27 +172,27 @@ def _identity(options: LoadOptions, pin: dict[str, Any], device: torch.device) -
         "variant": options.variant,
         "dtype": str(choose_dtype(options, pin["family"], device)),
         "drop_t5": options.drop_t5,
-        "loras": options.loras,
+        "loras": loras,
         "files": [stamp(Path(place).expanduser()) for place in [*encoders, *changes]],
     }
 
 
-def _critic(prior: Prior, config: CoarseConfig | FineConfig) -> LoraCritic:
+def _critic(prior: Prior, loss: VSD) -> LoraCritic:
     if not isinstance(prior, PretrainedPrior):
         raise UserError("VSD trains a copy of the prior's network; choose a diffusion model")
-    return LoraCritic(prior, config.distillation.critic, config.prior.camera)
+    return LoraCritic(prior, loss.critic)
 
 
-def _advise(run: Run, stage: Stage, config: DistillationConfig, told: bool) -> None:
+def _advise(run: Run, stage: Stage, config: AnyStageConfig, told: bool) -> None:
     """Say what will disappoint: without guidance a prior that is blind to the view makes fog."""
-    scale = config.guidance_scale
-    scale = PAPER[config.loss].guidance_scale if scale is None else scale
-    unguided = scale == 1.0 if isinstance(scale, int | float) else all(s == 1.0 for _, s in scale)
-    if unguided and config.loss != "csd" and not told:
+    loss = config.distillation
+    unguided = all(scale == 1.0 for scale in values_of(loss.guidance_scale))
+    if unguided and loss.loss != "csd" and not told:
         run.warn(
-            f"{stage}.distillation.guidance_scale is 1, which is no guidance; models of the wide "
-            f"world want more: start from their own configuration (--config sdxl, for example), or "
-            f"--set {stage}.distillation.guidance_scale=null for what {config.loss} was published"
+            f"{stage.name}.distillation.guidance_scale is 1, which is no guidance; models of the "
+            f"wide world want more: start from their own configuration (--config sdxl, for "
+            f"example), or --set {stage.name}.distillation.guidance_scale=null for what "
+            f"{loss.loss} was published with"
         )
 
 
@@ -165,21 +201,3 @@ def _tell_of_cuts(run: Run, notes: list[str]) -> None:
     if notes:
         more = f" (and {len(notes) - 1} more texts likewise)" if len(notes) > 1 else ""
         run.warn(notes[0] + more)
-
-
-def _folder(run: Run, stage: Stage) -> Path:
-    return run.coarse if stage == "coarse" else run.fine
-
-
-def _prompt(run: Run, stage: Stage) -> str:
-    return run.config.prompt if stage == "coarse" else run.config.fine_prompt
-
-
-def _views(run: Run, stage: Stage, takes_camera: bool) -> ViewConfig:
-    config = run.config.coarse if stage == "coarse" else run.config.fine
-    return view_config(config.text, told=takes_camera and config.prior.camera)
-
-
-def _texts(run: Run, stage: Stage, takes_camera: bool) -> list[str]:
-    """Every distinct text of a stage, in a fixed order."""
-    return list(dict.fromkeys(all_texts(_prompt(run, stage), _views(run, stage, takes_camera))))

@@ -1,49 +1,43 @@
-"""One step of guidance: from rendered views to a loss whose gradient is the prior's opinion."""
+"""A diffusion prior as the judge: from rendered views to its opinion as a gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
 
-from ..config.models import DistillationConfig
 from ..errors import UserError
-from ..priors.base import Prior, TextEmbedding
-from ..priors.memory import out_of_memory_advice
-from ..priors.pretrained import PretrainedPrior, to_pixels
-from ..scene.cameras import Cameras
+from ..losses import Distillation
+from ..options import steps_of
+from ..priors.base import Prior
 from ..schedules import step_schedule, timestep_range
-from .critic import LoraCritic
-from .losses import (
-    Critic,
-    Distillation,
-    clip_gradient,
-    distillation_gradient,
-    hifa_image_gradient,
-    hifa_residual,
+from .ask import Ask
+from .conditions import Conditioner, Rows
+from .critic import Critic
+from .judges import Judged, Views
+from .timesteps import (
+    dreamtime_timesteps,
+    sample_timesteps,
+    share_to_timestep,
+    sqrt_annealing,
 )
-from .prompts import ViewPrompts
-from .timesteps import dreamtime_timesteps, sample_timesteps, share_to_timestep, sqrt_annealing
 
 
 @dataclass(frozen=True)
-class Guided:
-    """loss: a scalar whose gradient is the distillation gradient, per view.
+class _Seen:
+    """What the critic is to learn from."""
 
-    error: root mean square of that gradient in the model's own space, a number to watch. HiFA's
-        gradient in pixels is not in it.
-    """
-
-    loss: Tensor
-    error: float
+    x: Tensor
+    rows: Rows
+    views: Views
 
 
-class Guide:
-    """A prior, a prompt and a way of distillation, ready to judge views; a `Trainable`.
+class ScoreDistillation:
+    """A prior, what it is told of each view, and a distillation loss, as a `Judge`.
 
     What it learns, if anything, is VSD's critic.
     """
@@ -51,111 +45,104 @@ class Guide:
     def __init__(
         self,
         prior: Prior,
-        prompts: ViewPrompts,
-        config: DistillationConfig,
+        conditioner: Conditioner,
+        loss: Distillation,
         steps: int,
-        tell_camera: bool = True,
-        perp_neg: bool = False,
-        critic: LoraCritic | None = None,
+        critic: Critic | None = None,
     ) -> None:
-        """steps: of the stage, for schedules over its whole length.
+        """steps: of the stage, for schedules over its whole length. critic: needed by VSD alone.
 
-        tell_camera: whether a prior that can be told the camera is. perp_neg: Perp-Neg in place of
-        plain guidance. critic: needed by VSD alone. Raises UserError for noise levels that the
-        prior doesn't have.
+        Raises UserError for noise levels that the prior doesn't have, or the loss can't take.
         """
-        self.prior, self.prompts, self.config, self.steps = prior, prompts, config, steps
-        self.tell_camera, self.perp_neg, self.critic = tell_camera, perp_neg, critic
-        self._falling = self._dreamtime() if config.timesteps == "dreamtime" else None
+        self.prior, self.conditioner, self.loss, self.steps = prior, conditioner, loss, steps
+        self.critic, self.group = critic, prior.group
+        self._seen: _Seen | None = None
+        self._check_levels()
+        self._falling = self._dreamtime() if loss.timesteps == "dreamtime" else None
 
-    def __call__(self, image: Tensor, cameras: Cameras, step: int) -> Guided:
-        """Judge views `[B, H, W, 3]` seen from B cameras at `step` of the stage.
+    def __call__(self, views: Views, step: int) -> Judged:
+        """The loss whose gradient is the distillation gradient, per view.
 
-        The critic, if there is one, learns from the same views afterwards.
+        What there is to watch is the gradient's root mean square in the model's own space; one in
+        pixels is not in it.
         """
-        x = self.prior.encode_image(image)
+        x = self.prior.encode_image(views.image)
         count = x.shape[0]
         t = self.timesteps(step, count).to(x.device)
         noise = torch.randn(x.shape).to(x)
-        ctx = self.context(cameras, step)
-        limit = None if self.config.clip is None else step_schedule(self.config.clip, step)
-        terms = [
-            (value, clip_gradient(gradient, limit, self.config.clip_by))
-            for value, gradient in self._gradients(image, x, t, noise, ctx)
-        ]
+        rows = self.conditioner.rows(views.cameras)
+        gradient = self.gradient(x, views, t, noise, rows, step)
+        terms = [(x, gradient[0])]
+        if gradient[1] is not None:
+            terms.append((views.image, gradient[1]))
         if self.critic is not None:
-            self.critic.update(x, ctx.text, cameras, torch.default_generator)
-        loss = torch.stack([(value * gradient).sum() for value, gradient in terms]).sum() / count
-        return Guided(loss, float(terms[0][1].pow(2).mean().sqrt()))
+            self._seen = _Seen(x.detach(), rows, views)
+        loss = torch.stack([(value * wanted).sum() for value, wanted in terms]).sum() / count
+        return Judged(loss, {"gradient": float(gradient[0].pow(2).mean().sqrt())})
 
-    @property
-    def decoder(self) -> PretrainedPrior | None:
-        """The prior, if the loss compares its decoded estimate with the render (HiFA's pixels)."""
-        wanted = self.config.loss == "hifa" and self.config.hifa_pixels
-        if wanted and isinstance(self.prior, PretrainedPrior) and self.prior.vae is not None:
-            return self.prior
-        return None
+    @torch.no_grad()
+    def gradient(
+        self, x: Tensor, views: Views, t: Tensor, noise: Tensor, rows: Rows, step: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The loss's gradient with respect to x and, if it has one, to the image; both clipped."""
+        ask = self.ask(rows, views, step)
+        found = self.loss.gradient(x.detach(), views.image.detach(), t, noise, ask)
+        limit = None if self.loss.clip is None else step_schedule(self.loss.clip, step)
+        in_x = clip_gradient(found.x, limit, self.loss.clip_by)
+        if found.image is None:
+            return in_x, None
+        return in_x, clip_gradient(found.image, limit, self.loss.clip_by)
+
+    def ask(self, rows: Rows, views: Views, step: int) -> Ask:
+        """What the loss may ask at `step` about views with these rows."""
+
+        def speaking(x_t: Tensor, t: Tensor) -> Tensor:
+            assert self.critic is not None
+            return self.critic.predict_noise(x_t, t, rows.wanted, views.cameras)
+
+        return Ask(
+            prior=self.prior,
+            rows=rows,
+            scale=step_schedule(self.loss.guidance_scale, step),
+            kind=self.loss.weight,
+            step=step,
+            progress=min(1.0, step / max(1, self.steps - 1)),
+            critic=None if self.critic is None else speaking,
+        )
+
+    def learn(self) -> None:
+        """Let the critic learn from the views judged last (Wang 2023, alg. 1)."""
+        if self.critic is not None and self._seen is not None:
+            seen, self._seen = self._seen, None
+            self.critic.update(
+                seen.x, seen.rows.wanted, seen.views.cameras, torch.default_generator
+            )
 
     def timesteps(self, step: int, count: int) -> Tensor:
-        """The timesteps `[count]` of a step, on the CPU: drawn, or one that falls over the run."""
-        config, total = self.config, len(self.prior.schedule)
-        low, high = timestep_range(config.t_min, config.t_max, step)
-        match config.timesteps:
+        """The timesteps `[count]` of a step, on the CPU: drawn, or one that falls over the run.
+
+        Views that the prior denoises jointly share one.
+        """
+        loss, total = self.loss, len(self.prior.schedule)
+        low, high = timestep_range(loss.t_min, loss.t_max, step)
+        match loss.timesteps:
             case "uniform":
-                return sample_timesteps(total, low, high, count, torch.default_generator)
+                groups = count // self.group
+                t = sample_timesteps(total, low, high, groups, torch.default_generator)
+                return t.repeat_interleave(self.group)
             case "sqrt":
-                end = min(config.sqrt_end, high)
+                end = min(loss.sqrt_end, high)
                 share = max(low, sqrt_annealing(step, self.steps, start=high, end=end))
                 return torch.full((count,), share_to_timestep(share, total))
             case "dreamtime":
                 assert self._falling is not None
                 return self._falling[step].expand(count)
             case _:
-                assert_never(config.timesteps)
+                assert_never(loss.timesteps)
 
-    def context(self, cameras: Cameras, step: int) -> Distillation:
-        """What the losses need for views from these cameras: rows of text, one a view, and options.
-
-        CSD's progress goes from 0 to 1 over the stage unless the configuration says otherwise.
-        """
-        config, prompts = self.config, self.prompts
-        negatives, weights = prompts.perp_neg_rows(cameras) if self.perp_neg else ((), None)
-        progress = min(1.0, step / max(1, self.steps - 1))
-        if config.csd_progress is not None:
-            progress = step_schedule(config.csd_progress, step)
-        scale = config.guidance_scale
-        return Distillation(
-            prior=self.prior,
-            text=prompts.rows(cameras),
-            uncond=prompts.unconditional_rows(cameras),
-            negative=prompts.negative_rows(cameras),
-            camera=cameras if self.tell_camera else None,
-            guidance_scale=None if scale is None else step_schedule(scale, step),
-            weight=config.weight,
-            perp_neg_texts=negatives,
-            perp_neg_weights=weights,
-            critic=None if self.critic is None else _CriticAt(self.critic, cameras),
-            sjc_variance_reduced=config.sjc_variance_reduced,
-            nfsd_threshold=config.nfsd_threshold,
-            csd_progress=progress,
-            ism_gap=config.ism_gap,
-            ism_stride=config.ism_stride,
-            sdi_noise=config.sdi_noise,
-            sdi_steps=config.sdi_steps,
-            sdi_inversion_scale=config.sdi_inversion_scale,
-            sdi_gap=config.sdi_gap,
-            hifa_weight=config.hifa_weight,
-            hifa_steps=config.hifa_steps,
-        )
-
-    @contextmanager
-    def memory_advice(self) -> Iterator[None]:
-        """Turn running out of the device's memory within the block into a `UserError`."""
-        if isinstance(self.prior, PretrainedPrior):
-            with out_of_memory_advice(self.prior.options):
-                yield
-        else:
-            yield
+    def memory_advice(self) -> AbstractContextManager[None]:
+        """The prior's advice on memory."""
+        return self.prior.memory_advice()
 
     def tensors(self) -> dict[str, Tensor]:
         """The state of the critic; empty without one."""
@@ -166,44 +153,47 @@ class Guide:
         if self.critic is not None and tensors:
             self.critic.load(tensors)
 
-    def _gradients(
-        self, image: Tensor, x: Tensor, t: Tensor, noise: Tensor, ctx: Distillation
-    ) -> list[tuple[Tensor, Tensor]]:
-        """What the loss looks at and its gradient with respect to that: x, and HiFA's pixels."""
-        decoder = self.decoder
-        if decoder is None:
-            return [(x, distillation_gradient(self.config.loss, x, t, noise, ctx))]
-        gradient, estimate = hifa_residual(x, t, noise, ctx)
-        pixels = to_pixels(image.to(decoder.device), decoder.resolution)
-        seen = (0.5 * pixels + 0.5).permute(0, 2, 3, 1)
-        in_pixels = hifa_image_gradient(seen, decoder.decode_image(estimate), t, ctx)
-        return [(x, gradient), (seen, in_pixels)]
+    def _check_levels(self) -> None:
+        """Refuse levels without signal to losses and weights that divide by it."""
+        loss, schedule = self.loss, self.prior.schedule
+        if not (loss.needs_signal or loss.weight == "signal"):
+            return
+        highest = max(step_schedule(loss.t_max, step) for step in steps_of(loss.t_max))
+        level = share_to_timestep(highest, len(schedule))
+        if float(schedule.alpha[level]) <= 0.0:
+            who = loss.loss if loss.needs_signal else f"weight {loss.weight}"
+            raise UserError(
+                f"distillation.t_max: at {highest:g} this prior's images hold no signal, by which "
+                f"{who} divides; give a lower t_max, such as 0.98"
+            )
 
     def _dreamtime(self) -> Tensor:
-        low, high = timestep_range(self.config.t_min, self.config.t_max, 0)
+        low, high = timestep_range(self.loss.t_min, self.loss.t_max, 0)
         try:
             return dreamtime_timesteps(self.prior.schedule, self.steps, low, high)
         except ValueError as error:
             raise UserError(f"distillation.timesteps: DreamTime cannot use {error}") from None
 
 
-@dataclass(frozen=True)
-class _CriticAt:
-    """A critic that knows the cameras even where the prior is not told them."""
+def clip_gradient(
+    gradient: Tensor, limit: float | None, by: Literal["value", "norm"] = "norm"
+) -> Tensor:
+    """A distillation gradient `[B, ...]` held under a limit; None leaves it as it is.
 
-    critic: Critic
-    cameras: Cameras
-
-    def predict_noise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None
-    ) -> Tensor:
-        return self.critic.predict_noise(x_t, t, text, self.cameras)
-
-    def update(
-        self,
-        x: Tensor,
-        text: TextEmbedding,
-        camera: Cameras | None,
-        generator: torch.Generator | None,
-    ) -> float:
-        return self.critic.update(x, text, self.cameras, generator)
+    "norm": a sample whose root mean square over its elements exceeds the limit is scaled down to
+    it, direction kept; the limit does not depend on the resolution. "value": every element is
+    clamped to [-limit, limit]. Raises ValueError for limit <= 0.
+    """
+    if limit is None:
+        return gradient
+    if limit <= 0:
+        raise ValueError(f"limit: expected a positive number, got {limit}")
+    match by:
+        case "value":
+            return gradient.clamp(-limit, limit)
+        case "norm":
+            dims = tuple(range(1, gradient.ndim))
+            rms = gradient.square().mean(dim=dims, keepdim=True).sqrt()
+            return gradient * (limit / rms.clamp(min=limit))
+        case _:
+            assert_never(by)

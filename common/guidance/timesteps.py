@@ -1,4 +1,4 @@
-"""The timesteps a step of score distillation may draw, and the weight w(t) of its gradient.
+"""The timesteps a step of score distillation may draw.
 
 Symbols: T timesteps of a model, t in [0, T) one of them, `alpha_t` and `sigma_t` its noise level
 (`x_t = alpha_t x + sigma_t eps`), i of N the steps of a run. Shares of T are in [0, 1].
@@ -7,15 +7,12 @@ Symbols: T timesteps of a model, t in [0, T) one of them, `alpha_t` and `sigma_t
 from __future__ import annotations
 
 import math
-from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
 
 from ..priors.noise import NoiseSchedule
 from ..schedules import timestep_range
-
-WeightKind = Literal["sigma2", "one", "alpha_sigma", "signal"]
 
 
 def sample_timesteps(
@@ -83,25 +80,3 @@ def dreamtime_timesteps(
     wanted = torch.arange(steps, dtype=torch.float64) / steps
     nearest = (tail[None, :] - wanted[:, None]).abs().argmin(dim=1)
     return t[nearest]
-
-
-def weight(kind: WeightKind, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The weight w(t) of a distillation gradient that is written in noise units.
-
-    "sigma2": sigma^2, DreamFusion's choice (Poole 2022, sec. 3.2).
-    "one": 1.
-    "alpha_sigma": alpha sigma, which is symmetric in signal and noise and vanishes at both ends.
-    "signal": sigma / alpha, which cancels the scale of the noise: `w (e_hat - e) = x - x0_hat`.
-        It has no bound where alpha goes to 0; keep t below T there.
-    """
-    match kind:
-        case "sigma2":
-            return sigma**2
-        case "one":
-            return torch.ones_like(sigma)
-        case "alpha_sigma":
-            return alpha * sigma
-        case "signal":
-            return sigma / alpha
-        case _:
-            assert_never(kind)

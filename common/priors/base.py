@@ -1,4 +1,4 @@
-"""The interface of a prior, and the two small types it speaks.
+"""The interface of a prior, and the small types it speaks.
 
 A prior turns a text-to-image model into four things: `encode_text`, `encode_image` (the identity
 for pixel models, the VAE's encoder for latent ones), the noise schedule, and `predict_noise`.
@@ -9,7 +9,8 @@ so that every distillation loss is one pure function that knows none of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,19 +51,96 @@ class TextEmbedding:
         )
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Pictures of the object whose views are judged, one a row.
+
+    x: what the prior makes of each, clean, `[B, C, h, w]`; latents as the VAE has them, not scaled.
+    cameras: where they were taken from. views: the judged views' cameras in the same frame, in
+    which the object may be turned any way about Z.
+    """
+
+    x: Tensor
+    cameras: Cameras
+    views: Cameras
+
+    def select(self, index: Tensor) -> Reference:
+        """The chosen rows."""
+        cameras, views = _rows(self.cameras, index), _rows(self.views, index)
+        return Reference(self.x[index.to(self.x.device)], cameras, views)
+
+    @staticmethod
+    def cat(parts: Sequence[Reference]) -> Reference:
+        """The rows of several references, one after the other."""
+        return Reference(
+            torch.cat([part.x for part in parts]),
+            Cameras.cat([part.cameras for part in parts]),
+            Cameras.cat([part.views for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a prior is told about each of B views.
+
+    text: B rows. cameras: the views' own, or None where they aren't told. reference: pictures of
+    the object, for priors that know what to do with them.
+    """
+
+    text: TextEmbedding
+    cameras: Cameras | None = None
+    reference: Reference | None = None
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def select(self, rows: Sequence[int]) -> Condition:
+        """The condition of the chosen rows, repeats allowed."""
+        index = torch.tensor(list(rows))
+        cameras = None if self.cameras is None else _rows(self.cameras, index)
+        reference = None if self.reference is None else self.reference.select(index)
+        return Condition(self.text.select(rows), cameras, reference)
+
+    @staticmethod
+    def cat(parts: Sequence[Condition]) -> Condition:
+        """The rows of several conditions, one after the other.
+
+        Raises ValueError if some of them tell a camera, or a reference, and others don't.
+        """
+        cameras = [part.cameras for part in parts if part.cameras is not None]
+        references = [part.reference for part in parts if part.reference is not None]
+        for name, found in (("cameras", cameras), ("reference", references)):
+            if found and len(found) != len(parts):
+                raise ValueError(f"{name}: expected in all of {len(parts)} parts or in none")
+        return Condition(
+            TextEmbedding.cat([part.text for part in parts]),
+            Cameras.cat(cameras) if cameras else None,
+            Reference.cat(references) if references else None,
+        )
+
+
+def _rows(cameras: Cameras, index: Tensor) -> Cameras:
+    return cameras[index.to(cameras.azimuth.device)]
+
+
 class Prior(ABC):
     """A text-to-image model as score distillation sees it.
 
     Attributes set by every adapter:
         space: "pixel" (x is the image) or "latent" (x is what the VAE makes of it).
         resolution: height and width in pixels of the images `encode_image` takes.
-        takes_camera: whether `predict_noise` makes use of `camera`.
+        takes_camera: whether it makes use of a condition's cameras.
+        takes_reference: whether it makes use of a condition's reference.
+        group: how many views of one object it denoises jointly: rows come in runs of so many,
+            views of one elevation, evenly around the object, all at one timestep.
         schedule: the noise levels.
     """
 
     space: Literal["pixel", "latent"]
     resolution: int
     takes_camera: bool
+    takes_reference: bool = False
+    group: int = 1
     schedule: NoiseSchedule
 
     @abstractmethod
@@ -78,11 +156,21 @@ class Prior(ABC):
         """
 
     @abstractmethod
-    def predict_noise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def predict_noise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The noise the model sees in `x_t`.
 
-        x_t: `[B, C, h, w]`; t: int64 `[B]` timesteps in [0, T); text: B rows; camera: B cameras.
+        x_t: `[B, C, h, w]`; t: int64 `[B]` timesteps in [0, T); condition: B rows.
         Returns the predicted noise `[B, C, h, w]`, outside the autograd graph.
         """
+
+    def decode_image(self, x: Tensor) -> Tensor | None:
+        """From x to images `[B, H, W, 3]` in [0, 1], without a gradient; None if nothing decodes.
+
+        What pixel models see is the image itself, so they decode nothing.
+        """
+        return None
+
+    @contextmanager
+    def memory_advice(self) -> Iterator[None]:
+        """Turn running out of the device's memory within the block into a `UserError`."""
+        yield

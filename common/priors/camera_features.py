@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..scene.cameras import Cameras
+from .base import Reference
 
 HARMONICS = 3
 FEATURES = 4 * HARMONICS
@@ -66,24 +67,29 @@ def ray_map(cameras: Cameras, side: int) -> Tensor:
 
 
 def told_inputs(
-    side: int, cameras: Cameras, told: Tensor, reference: Cameras, related: Tensor
+    side: int, cameras: Cameras, told: Tensor, views: Cameras, reference: Cameras, related: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Class labels `[B, LABELS]` and ray maps `[B, RAYS, side, side]` of B views.
 
-    told: `[B]`, 1 where a view's camera is told, else 0. reference, related: the cameras of the
-    reference images, and whether views are told where they lie relative to them. The rays are those
-    of the camera; where only the relative one is told, of a world turned so that the reference
-    looks from azimuth 0; zeros where neither is.
+    cameras: of the views; told: `[B]`, 1 where they are told, else 0. views, reference: cameras of
+    the views and of the reference images in one frame; related: `[B]`, whether their relation is
+    told. The rays are those of the camera; where only the relation is told, of a world turned so
+    that the reference looks from azimuth 0; zeros where neither is.
     """
     labels = torch.cat(
         [
             camera_features(cameras) * told[:, None],
-            relative_features(cameras, reference) * related[:, None],
+            relative_features(views, reference) * related[:, None],
         ],
         dim=-1,
     )
-    azimuth = torch.where(told > 0, cameras.azimuth, cameras.azimuth - reference.azimuth)
-    seen = Cameras(azimuth, cameras.elevation, cameras.distance, cameras.fovy)
+    turned = views.azimuth - reference.azimuth
+    seen = Cameras(
+        torch.where(told > 0, cameras.azimuth, turned),
+        torch.where(told > 0, cameras.elevation, views.elevation),
+        torch.where(told > 0, cameras.distance, views.distance),
+        torch.where(told > 0, cameras.fovy, views.fovy),
+    )
     known = torch.maximum(told, related)
     return labels, ray_map(seen, side) * known[:, None, None, None]
 
@@ -108,16 +114,15 @@ def unet_inputs(
     config: Mapping[str, Any],
     x_t: Tensor,
     cameras: Cameras | None = None,
-    image: Tensor | None = None,
-    reference: Cameras | None = None,
+    reference: Reference | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """What a U-Net of this diffusers configuration takes for `x_t` `[B, C, h, w]`, and its labels.
 
-    cameras: of the views, None for not told. image, reference: see `with_reference`; for networks
-    that take none they play no part. A U-Net that can't be told the camera takes `x_t` as it is.
+    cameras: of the views, None for not told. reference: for networks that take none it plays no
+    part. A U-Net that can't be told the camera takes `x_t` as it is.
     """
     if reads_reference(config):
-        return with_reference(x_t, cameras, image, reference)
+        return with_reference(x_t, cameras, reference)
     if not reads_camera(config):
         return x_t, None
     if cameras is None:
@@ -126,25 +131,23 @@ def unet_inputs(
 
 
 def with_reference(
-    x_t: Tensor, cameras: Cameras | None, image: Tensor | None, reference: Cameras | None
+    x_t: Tensor, cameras: Cameras | None, reference: Reference | None
 ) -> tuple[Tensor, Tensor]:
     """The input `[B, 2C + RAYS, h, w]` and the class labels of a U-Net that `reads_reference`.
 
-    x_t: `[B, C, h, w]`. cameras: of the views, or None if they aren't told. image: the clean x of
-    the reference images, `[B, C, h, w]`; reference: their cameras. Raises ValueError if only one
-    of the two is there and the view's camera isn't.
+    x_t: `[B, C, h, w]`. cameras: of the views, or None if they aren't told. reference: pictures of
+    the object, or None. What isn't told is zeros.
     """
-    if cameras is None and reference is not None:
-        raise ValueError("reference: relative to which cameras? give cameras as well")
-    none = torch.zeros(len(x_t), device=x_t.device)
-    one = torch.ones_like(none)
-    view = Cameras(none, none, 3.0 * one, one) if cameras is None else cameras
+    one = torch.ones(len(x_t), device=x_t.device)
+    none = torch.zeros_like(one)
+    nowhere = Cameras(none, none, one, one)
     labels, rays = told_inputs(
         x_t.shape[-1],
-        view,
-        none if cameras is None or reference is not None else one,
-        view if reference is None else reference,
+        nowhere if cameras is None else cameras.to(x_t.device),
+        none if cameras is None else one,
+        nowhere if reference is None else reference.views.to(x_t.device),
+        nowhere if reference is None else reference.cameras.to(x_t.device),
         none if reference is None else one,
     )
-    picture = torch.zeros_like(x_t) if image is None else image.to(x_t)
+    picture = torch.zeros_like(x_t) if reference is None else reference.x.to(x_t)
     return torch.cat([x_t, picture, rays.to(x_t)], dim=1), labels.to(x_t)

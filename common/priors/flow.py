@@ -20,17 +20,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..scene.cameras import Cameras
-from .base import TextEmbedding
-from .noise import NoiseSchedule
-from .pretrained import (
-    LoadedPipeline,
-    PretrainedPrior,
-    TextLimit,
-    choose_resolution,
-    latent_factor,
-    to_noise,
-)
+from .base import Condition, TextEmbedding
+from .latents import latent_factor
+from .noise import NoiseSchedule, to_noise
+from .pretrained import LoadedPipeline, PretrainedPrior, TextLimit, choose_resolution
 
 PATCH = 2  # both families' transformers read latents in 2 x 2 patches
 SD3_T5_TOKENS, FLUX_T5_TOKENS = 256, 512  # the pipelines' own defaults
@@ -105,12 +98,10 @@ class FlowPrior(PretrainedPrior):
         self.latent_shape = (channels, side, side)
         self.schedule = flow_schedule(pipeline.scheduler, (side // PATCH) ** 2)
 
-    def denoise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def denoise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """`predict_noise` inside the autograd graph."""
         alpha, sigma = self.schedule.at(t)
-        velocity = self.velocity(x_t.to(self.dtype), sigma.flatten(), text).float()
+        velocity = self.velocity(x_t.to(self.dtype), sigma.flatten(), condition.text).float()
         return to_noise(self.prediction, velocity, x_t, alpha, sigma)
 
     @abstractmethod

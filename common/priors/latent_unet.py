@@ -13,18 +13,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..scene.cameras import Cameras
-from .base import TextEmbedding
+from .base import Condition, TextEmbedding
 from .camera_features import reads_camera, reads_reference, unet_inputs
-from .pretrained import (
-    LoadedPipeline,
-    PretrainedPrior,
-    TextLimit,
-    choose_resolution,
-    diffusion_schedule,
-    latent_factor,
-    to_noise,
-)
+from .latents import latent_factor
+from .noise import diffusion_schedule, to_noise
+from .pretrained import LoadedPipeline, PretrainedPrior, TextLimit, choose_resolution
 
 
 class LatentUNetPrior(PretrainedPrior):
@@ -56,18 +49,18 @@ class LatentUNetPrior(PretrainedPrior):
         tokenizers = [self.pipeline.tokenizer, getattr(self.pipeline, "tokenizer_2", None)]
         return [(t, t.model_max_length, "CLIP") for t in tokenizers if t is not None]
 
-    def denoise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def denoise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """`predict_noise` inside the autograd graph."""
-        x, labels = unet_inputs(self.denoiser.config, x_t.to(self.dtype), camera)
+        x, labels = unet_inputs(
+            self.denoiser.config, x_t.to(self.dtype), condition.cameras, condition.reference
+        )
         output = self.denoiser(
             x,
             t,
-            encoder_hidden_states=text.tensors["states"],
+            encoder_hidden_states=condition.text.tensors["states"],
             class_labels=labels,
             timestep_cond=self._guidance_condition(x),
-            added_cond_kwargs=self.added_conditions(x, text),
+            added_cond_kwargs=self.added_conditions(x, condition.text),
             return_dict=False,
         )[0]
         return to_noise(self.prediction, output.float(), x_t, *self.schedule.at(t))

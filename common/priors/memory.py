@@ -10,19 +10,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
+from ..config.priors import Offload, PriorConfig
 from ..errors import UserError
 
-if TYPE_CHECKING:
-    from .loading import LoadOptions
-
-Offload = Literal["none", "model", "group"]
-Vram = Literal["none", "8", "12", "16", "24", "auto"]
 GIB = 1024**3
 
 # Shares of the card that weights may take, the rest being left to activations and the renderer.
@@ -31,8 +25,8 @@ TRANSIENT_SHARE = 0.8
 
 
 def choose_memory(
-    options: LoadOptions, denoiser_bytes: int, text_bytes: int, card_bytes: int
-) -> LoadOptions:
+    options: PriorConfig, denoiser_bytes: int, text_bytes: int, card_bytes: int
+) -> PriorConfig:
     """The options with what `options.vram` calls for filled in.
 
     denoiser_bytes, text_bytes: the weights of the denoiser and of all text encoders as loaded;
@@ -51,13 +45,13 @@ def choose_memory(
     else:
         offload = "model" if denoiser_bytes <= TRANSIENT_SHARE * card else "group"
     small = card <= 16.5 * GIB
-    return replace(
-        options,
-        offload=offload if options.offload == "none" else options.offload,
-        text_on_cpu=options.text_on_cpu or text_bytes > TRANSIENT_SHARE * card,
-        vae_slicing=options.vae_slicing or small,
-        checkpoint_vae=options.checkpoint_vae or small,
-    )
+    chosen = {
+        "offload": offload if options.offload == "none" else options.offload,
+        "text_on_cpu": options.text_on_cpu or text_bytes > TRANSIENT_SHARE * card,
+        "vae_slicing": options.vae_slicing or small,
+        "checkpoint_vae": options.checkpoint_vae or small,
+    }
+    return options.model_copy(update=chosen)
 
 
 def card_bytes(device: torch.device) -> int:
@@ -113,17 +107,17 @@ def release() -> None:
 
 
 @contextmanager
-def out_of_memory_advice(options: LoadOptions) -> Iterator[None]:
+def out_of_memory_advice(options: PriorConfig) -> Iterator[None]:
     """Turn a device's out-of-memory error within the block into a `UserError` with remedies."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"{options.source} ran out of memory on {options.device}; try {remedies(options)}"
+            f"{options.name} ran out of the device's memory; try {remedies(options)}"
         ) from error
 
 
-def remedies(options: LoadOptions) -> str:
+def remedies(options: PriorConfig) -> str:
     """What `options` has not yet done to save memory, as a list in words, cheapest first."""
     untried = []
     if options.dtype == "float32":

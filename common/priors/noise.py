@@ -1,12 +1,17 @@
-"""The noise levels of a diffusion model, and those of the models that come with the program."""
+"""The noise levels of a diffusion model, and what its outputs say of the noise."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from ..errors import UserError
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "velocity"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +51,42 @@ def from_betas(betas: Tensor) -> NoiseSchedule:
     """The noise schedule of a chain's variances `[T]` (Ho 2020, eq. 4)."""
     alpha_bar = torch.cumprod(1.0 - betas, dim=0)
     return NoiseSchedule(alpha_bar.sqrt().float(), (1.0 - alpha_bar).sqrt().float())
+
+
+def to_noise(kind: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The noise in `x_t = alpha x_0 + sigma eps` that a model's output of some kind stands for.
+
+    All tensors broadcast together. By kind the output is
+        epsilon: eps;
+        v_prediction: v = alpha eps - sigma x_0 (Salimans and Ho 2022, appendix D), for
+            alpha^2 + sigma^2 = 1, hence eps = sigma x_t + alpha v;
+        velocity: v = eps - x_0 (Liu et al. 2023, rectified flow), for alpha + sigma = 1, hence
+            eps = x_t + alpha v;
+        sample: x_0, hence eps = (x_t - alpha x_0) / sigma.
+    """
+    match kind:
+        case "epsilon":
+            return output
+        case "v_prediction":
+            return sigma * x_t + alpha * output
+        case "velocity":
+            return x_t + alpha * output
+        case "sample":
+            return (x_t - alpha * output) / sigma
+
+
+def diffusion_schedule(scheduler: Any) -> tuple[NoiseSchedule, Prediction]:
+    """Noise levels and prediction type of a U-Net's scheduler, from its `alphas_cumprod`.
+
+    The step rule of the scheduler (DDIM, Euler, ...) plays no part in distillation, only its
+    betas do. Raises `UserError` for schedulers that have none, or another prediction type.
+    """
+    products = getattr(scheduler, "alphas_cumprod", None)
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    if products is None or kind not in ("epsilon", "v_prediction", "sample"):
+        raise UserError(
+            f"the scheduler {type(scheduler).__name__} (prediction type {kind}) has no noise levels"
+            " maquette can read; it takes schedulers with betas and epsilon, v or sample prediction"
+        )
+    products = products.double().cpu()
+    return NoiseSchedule(products.sqrt().float(), (1.0 - products).sqrt().float()), kind

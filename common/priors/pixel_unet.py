@@ -13,17 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..scene.cameras import Cameras
-from .base import TextEmbedding
+from .base import Condition
 from .camera_features import reads_camera, reads_reference, unet_inputs
-from .pretrained import (
-    LoadedPipeline,
-    PretrainedPrior,
-    TextLimit,
-    choose_resolution,
-    diffusion_schedule,
-    to_noise,
-)
+from .noise import diffusion_schedule, to_noise
+from .pretrained import LoadedPipeline, PretrainedPrior, TextLimit, choose_resolution
 
 IF_TOKENS = 77
 
@@ -74,12 +67,12 @@ class PixelUNetPrior(PretrainedPrior):
         mask = tokens.attention_mask if self.reads_t5 else None
         return {"states": self.pipeline.text_encoder(tokens.input_ids, attention_mask=mask)[0]}
 
-    def denoise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def denoise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """`predict_noise` inside the autograd graph."""
-        states = text.tensors["states"]
-        x, labels = unet_inputs(self.denoiser.config, x_t.to(self.dtype), camera)
+        states = condition.text.tensors["states"]
+        x, labels = unet_inputs(
+            self.denoiser.config, x_t.to(self.dtype), condition.cameras, condition.reference
+        )
         output = self.denoiser(
             x,
             t,

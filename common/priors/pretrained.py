@@ -1,8 +1,8 @@
 """What all adapters over diffusers share: schedules, conversions to noise, the VAE, text, memory.
 
 A family adds to `PretrainedPrior` how its text is embedded (`embed`), how its denoiser is called
-(`denoise`) and how an image becomes its x (`encode_image`). The maths stands above the class as
-pure functions. Images stay float32 at the door; the model runs in its own dtype.
+(`denoise`) and how an image becomes its x (`encode_image`). Images stay float32 at the door; the
+model runs in its own dtype.
 """
 
 from __future__ import annotations
@@ -10,26 +10,22 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ..config.priors import PriorConfig
 from ..errors import UserError
-from ..scene.cameras import Cameras
-from .base import Prior, TextEmbedding
+from .base import Condition, Prior, TextEmbedding
+from .latents import decode_latents, encode_latents, to_pixels
 from .memory import move, out_of_memory_advice, release, resident
-from .noise import NoiseSchedule
-
-if TYPE_CHECKING:
-    from .loading import LoadOptions
+from .noise import Prediction
 
 log = logging.getLogger(__name__)
 
-Prediction = Literal["epsilon", "v_prediction", "sample", "velocity"]
 # A tokenizer, the number of tokens its encoder takes, and what to call that encoder.
 TextLimit = tuple[Any, int, str]
 
@@ -48,117 +44,11 @@ class LoadedPipeline:
     pipeline: Any
     source: str
     revision: str | None
-    options: LoadOptions
+    options: PriorConfig
     device: torch.device
     dtype: torch.dtype
     autocast: bool = False
     wording: Callable[[str], str] | None = None
-
-
-def to_noise(kind: Prediction, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The noise in `x_t = alpha x_0 + sigma eps` that a model's output of some kind stands for.
-
-    All tensors broadcast together. By kind the output is
-        epsilon: eps;
-        v_prediction: v = alpha eps - sigma x_0 (Salimans and Ho 2022, appendix D), for
-            alpha^2 + sigma^2 = 1, hence eps = sigma x_t + alpha v;
-        velocity: v = eps - x_0 (Liu et al. 2023, rectified flow), for alpha + sigma = 1, hence
-            eps = x_t + alpha v;
-        sample: x_0, hence eps = (x_t - alpha x_0) / sigma.
-    """
-    match kind:
-        case "epsilon":
-            return output
-        case "v_prediction":
-            return sigma * x_t + alpha * output
-        case "velocity":
-            return x_t + alpha * output
-        case "sample":
-            return (x_t - alpha * output) / sigma
-
-
-def diffusion_schedule(scheduler: Any) -> tuple[NoiseSchedule, Prediction]:
-    """Noise levels and prediction type of a U-Net's scheduler, from its `alphas_cumprod`.
-
-    The step rule of the scheduler (DDIM, Euler, ...) plays no part in distillation, only its
-    betas do. Raises `UserError` for schedulers that have none, or another prediction type.
-    """
-    products = getattr(scheduler, "alphas_cumprod", None)
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    if products is None or kind not in ("epsilon", "v_prediction", "sample"):
-        raise UserError(
-            f"the scheduler {type(scheduler).__name__} (prediction type {kind}) has no noise levels"
-            " maquette can read; it takes schedulers with betas and epsilon, v or sample prediction"
-        )
-    products = products.double().cpu()
-    return NoiseSchedule(products.sqrt().float(), (1.0 - products).sqrt().float()), kind
-
-
-def to_pixels(image: Tensor, resolution: int) -> Tensor:
-    """Images `[B, H, W, 3]` in [0, 1] as a model sees them: `[B, 3, r, r]` in [-1, 1].
-
-    Resized bilinearly with antialiasing where H or W is not `resolution`; differentiable.
-    Raises ValueError for another shape.
-    """
-    if image.ndim != 4 or image.shape[-1] != 3:
-        raise ValueError(f"image: expected [B, H, W, 3], got {tuple(image.shape)}")
-    pixels = image.permute(0, 3, 1, 2)
-    if tuple(pixels.shape[2:]) != (resolution, resolution):
-        size = (resolution, resolution)
-        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-    return 2.0 * pixels - 1.0
-
-
-def encode_latents(vae: Any, pixels: Tensor) -> Tensor:
-    """Latents float32 `[B, C, h, w]`, scaled as the denoiser wants them, of `pixels` in [-1, 1].
-
-    The mean of the VAE's posterior, not a sample: its spread is far below any noise level used,
-    and a distillation gradient is then a function of the image alone. Differentiable in `pixels`.
-    """
-    encoded = vae.encode(pixels.to(vae.dtype))
-    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-    return normalise_latents(latents.float(), vae.config)
-
-
-def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Pixels float32 `[B, 3, H, W]` in about [-1, 1] that a VAE makes of the denoiser's latents.
-
-    latents: `[B, C, h, w]`, scaled as `encode_latents` does; it leads back to them but for what
-    the VAE loses.
-    """
-    own = restore_latents(latents, vae.config).to(vae.dtype)
-    return vae.decode(own, return_dict=False)[0].float()
-
-
-def normalise_latents(latents: Tensor, config: Any) -> Tensor:
-    """From the VAE's own latents to the denoiser's, by the VAE's configuration.
-
-    `(z - shift_factor) scaling_factor`, or with per-channel statistics
-    `(z - latents_mean) / latents_std * scaling_factor`; the inverse of what diffusers' pipelines
-    do before they decode.
-    """
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    scale = config.get("scaling_factor") or 1.0
-    if mean is not None and std is not None:
-        mean, std = (latents.new_tensor(v).reshape(1, -1, 1, 1) for v in (mean, std))
-        return (latents - mean) * scale / std
-    return (latents - (config.get("shift_factor") or 0.0)) * scale
-
-
-def restore_latents(latents: Tensor, config: Any) -> Tensor:
-    """From the denoiser's latents to the VAE's own: the inverse of `normalise_latents`."""
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    scale = config.get("scaling_factor") or 1.0
-    if mean is not None and std is not None:
-        mean, std = (latents.new_tensor(v).reshape(1, -1, 1, 1) for v in (mean, std))
-        return latents * std / scale + mean
-    return latents / scale + (config.get("shift_factor") or 0.0)
-
-
-def latent_factor(vae: Any) -> int:
-    """By how much a VAE shrinks an image's sides."""
-    widths = vae.config.get("block_out_channels") or vae.config.encoder_block_out_channels
-    return 2 ** (len(widths) - 1)
 
 
 def choose_resolution(loaded: LoadedPipeline, default: int, multiple: int) -> int:
@@ -248,9 +138,7 @@ class PretrainedPrior(Prior):
         """What `denoise` needs of N prompts, each tensor with leading axis N."""
 
     @abstractmethod
-    def denoise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def denoise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """`predict_noise` inside the autograd graph, for training an adapter on `denoiser`."""
 
     def encode_text(self, prompts: Sequence[str]) -> TextEmbedding:
@@ -264,7 +152,7 @@ class PretrainedPrior(Prior):
             raise ValueError("encode_text: the text encoders were freed; embed all prompts before")
         self._note_truncations(prompts)
         device = torch.device("cpu") if self.options.text_on_cpu else self.device
-        with torch.no_grad(), quiet_libraries(), out_of_memory_advice(self.options):
+        with torch.no_grad(), quiet_libraries(), self.memory_advice():
             for encoder in encoders.values():
                 move(encoder, device)
             texts = [self.wording(p) if self.wording else p for p in prompts]
@@ -290,39 +178,42 @@ class PretrainedPrior(Prior):
             return pixels
         if self.autocast:
             # A permuted image lies channels last, and so would all that is made of it; on the CPU
-            # bfloat16 group norms go back through that far slower.
+            # bfloat16 group norms go back through that slowly (benchmarks/embedded.py).
             pixels = pixels.contiguous()
-        with out_of_memory_advice(self.options), self.computing():
+        with self.memory_advice(), self.computing():
             move(self.vae, self.device)
             return encode_latents(self.vae, pixels)
 
     @torch.no_grad()
-    def decode_image(self, x: Tensor) -> Tensor:
+    def decode_image(self, x: Tensor) -> Tensor | None:
         """From latents `[B, C, h, w]` to images `[B, H, W, 3]` in [0, 1]; carries no gradient.
 
         `encode_image` backwards, but for what the VAE loses; what it makes beyond [0, 1] is cut.
-        Raises ValueError for models without a VAE.
+        None for models without a VAE.
         """
         if self.vae is None:
-            raise ValueError(f"decode_image: {self.source} has no VAE, its x is the image itself")
-        with out_of_memory_advice(self.options), self.computing():
+            return None
+        with self.memory_advice(), self.computing():
             move(self.vae, self.device)
             pixels = decode_latents(self.vae, x)
         return (0.5 * pixels + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
 
-    def predict_noise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def predict_noise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The noise `[B, C, h, w]` the model sees in `x_t`, outside the autograd graph.
 
         Raises ValueError if the batch sizes of the arguments differ.
         """
-        sizes = [len(x_t), len(t), len(text), *([] if camera is None else [len(camera)])]
+        sizes = [len(x_t), len(t), len(condition)]
+        if condition.cameras is not None:
+            sizes.append(len(condition.cameras))
         if len(set(sizes)) != 1:
-            raise ValueError(f"predict_noise: x_t, t, text (camera) differ in batch size: {sizes}")
+            raise ValueError(f"predict_noise: x_t, t, condition differ in batch size: {sizes}")
         place = resident(self.denoiser, self.device, self.options.offload)
-        with torch.no_grad(), out_of_memory_advice(self.options), place, self.computing():
-            return self.denoise(x_t.detach(), t, text, camera)
+        with torch.no_grad(), self.memory_advice(), place, self.computing():
+            return self.denoise(x_t.detach(), t, condition)
+
+    def memory_advice(self) -> AbstractContextManager[None]:
+        return out_of_memory_advice(self.options)
 
     def computing(self) -> torch.autocast:
         """The context in which the denoiser and the VAE compute."""

@@ -6,7 +6,7 @@ is where a change of shape shows. After Laine et al. 2020, "Modular Primitives f
 Differentiable Rendering".
 """
 
-from .antialias import antialias, opposite_vertices
+from .antialias import antialias
 from .interpolate import Raster, interpolate, rasterize, scatter_image
 from .visibility import visible_faces
 
@@ -14,7 +14,6 @@ __all__ = [
     "Raster",
     "antialias",
     "interpolate",
-    "opposite_vertices",
     "rasterize",
     "scatter_image",
     "visible_faces",

@@ -18,24 +18,11 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from ..scene.mesh import opposite_vertices
 from .interpolate import Raster, gather_rows
 from .visibility import project
 
 SHORTEST = 2.0**-10  # pixels; a shorter edge has no direction in float32 worth following
-
-
-def opposite_vertices(faces: Tensor) -> Tensor:
-    """The third vertex of the neighbouring face across each edge, int64 `[F, 3]`.
-
-    faces: int64 `[F, 3]`. Edge i of a face runs from its vertex i to vertex i + 1. -1 where there
-    is no neighbour, or more than one (such an edge always counts as a silhouette).
-    """
-    if faces.ndim != 2 or faces.shape[1] != 3:
-        raise ValueError(f"faces: expected [F, 3], got {list(faces.shape)}")
-    if faces.shape[0] == 0:
-        return torch.empty_like(faces)
-    array = faces.cpu().contiguous().numpy()
-    return torch.from_numpy(_opposite(array, int(array.max()) + 1)).to(faces.device)
 
 
 def antialias(image: Tensor, raster: Raster, opposite: Tensor | None = None) -> Tensor:
@@ -128,37 +115,6 @@ def _crossing(
     t = (-across[:, 0] / span).clamp(0.0, 1.0)
     position = along[:, 0] + t * (along[:, 1] - along[:, 0])
     return torch.where(outer > inner, position, -position)
-
-
-@njit(cache=True)
-def _opposite(faces, vertices):
-    """Bucket the half-edges by their lower vertex, then match the upper one within a bucket."""
-    count = faces.shape[0]
-    start = np.zeros(vertices + 1, dtype=np.int64)
-    for f in range(count):
-        for i in range(3):
-            start[min(faces[f, i], faces[f, (i + 1) % 3]) + 1] += 1
-    for v in range(vertices):
-        start[v + 1] += start[v]
-    cursor = start[:-1].copy()
-    bucket = np.empty((3 * count, 2), dtype=np.int64)  # upper vertex, half-edge
-    for f in range(count):
-        for i in range(3):
-            a, b = faces[f, i], faces[f, (i + 1) % 3]
-            at = cursor[min(a, b)]
-            bucket[at, 0], bucket[at, 1] = max(a, b), 3 * f + i
-            cursor[min(a, b)] += 1
-    opposite = np.full((count, 3), -1, dtype=np.int64)
-    for v in range(vertices):
-        for m in range(start[v], start[v + 1]):
-            mates, mate = 0, -1
-            for n in range(start[v], start[v + 1]):
-                if n != m and bucket[n, 0] == bucket[m, 0]:
-                    mates, mate = mates + 1, bucket[n, 1]
-            if mates == 1:
-                own = bucket[m, 1]
-                opposite[own // 3, own % 3] = faces[mate // 3, (mate % 3 + 2) % 3]
-    return opposite
 
 
 @njit(cache=True, inline="always")

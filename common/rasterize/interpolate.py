@@ -65,11 +65,6 @@ class Raster:
         return (self.face_index >= 0).to(self.bary.dtype)[..., None]
 
     @property
-    def barycentric(self) -> Tensor:
-        """`bary` as an image `[B, H, W, 3]`, zeros on the background."""
-        return scatter_image(self.bary, self, self.bary.new_zeros(3))
-
-    @property
     def pixel_depth(self) -> Tensor:
         """Depth along the view axis (clip w, world units) of covered pixels, `[P]`."""
         return interpolate(self.clip[..., 3:], self)[:, 0]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..files import write_whole
 
-FORMAT = "1"
+FORMAT = "2"
 KEEP = 2  # how many checkpoints of a stage stay on disk
 _NAME = re.compile(r"^step-(\d{6,})\.safetensors$")
 

@@ -1,21 +1,35 @@
 """What the coarse stage leaves for the fine one: a file, so that neither needs the other's code.
 
-`coarse/result.safetensors` holds
-    density  float32 [N, N, N]   at the lattice points of the cube [-1, 1]^3, index order x, y, z
+Whatever kind of scene the coarse stage grew, `coarse/result.safetensors` holds
+    inside   float32 [N, N, N]   how much inside the object the lattice points of the cube
+                                 [-1, 1]^3 are, index order x, y, z: any quantity, at least 0, that
+                                 grows inwards, such as a NeRF's density
+    levels   float32 [2]         between which values of it the surface is looked for
     images   uint8 [V, H, H, 3]  lit views before white from `cameras.sphere_views(V)`
     opacity  float32 [V, H, H]   their opacities
-    background  float32 [3]      the mean colour that the NeRF was trained before
-    field/*                      the hash field whose outputs are density logit and albedo logits
+    background  float32 [3]      the mean colour that the scene was trained before
+    color/*, color_shape         a hash field of three outputs, logits of the albedo, and its shape
+A scene that knows its signed distance (world units, negative inside) gives `distance` in place of
+`inside` and `levels`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from .checkpoints import (DamagedCheckpointError, checkpoint_path, read_tensors, under_prefix)
 from ..errors import UserError
+from ..fields.field import HashField
+from .checkpoints import (
+    DamagedCheckpointError,
+    checkpoint_path,
+    read_tensors,
+    under_prefix,
+    with_prefix,
+    write_tensors,
+)
 from .folder import Run
 
 RESULT = "result.safetensors"
@@ -23,13 +37,47 @@ RESULT = "result.safetensors"
 
 @dataclass(frozen=True)
 class CoarseResult:
-    """The coarse stage's file, read."""
+    """The coarse stage's file, read; see the module. color: albedo logits of world points."""
 
-    density: Tensor
     images: Tensor
     opacity: Tensor
     background: Tensor
-    field: dict[str, Tensor]
+    color: HashField
+    inside: Tensor | None = None
+    levels: tuple[float, float] = (0.0, 0.0)
+    distance: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.inside is None) == (self.distance is None):
+            raise ValueError("inside, distance: expected one of the two")
+
+
+def color_tensors(color: HashField) -> dict[str, Tensor]:
+    """A colour field that carries its own shape, as tensors of a file."""
+    return {"color_shape": color.shape(), **with_prefix("color", color.state_dict())}
+
+
+def color_from(tensors: dict[str, Tensor]) -> HashField:
+    """The colour field of `color_tensors`, on the CPU. Draws no random numbers."""
+    with torch.random.fork_rng([]):
+        field = HashField.blank(tensors["color_shape"])
+    field.load_state_dict(under_prefix("color", tensors))
+    return field
+
+
+def write_result(run: Run, result: CoarseResult) -> None:
+    """Write the file, whole or not at all."""
+    tensors = {
+        "images": result.images,
+        "opacity": result.opacity,
+        "background": result.background,
+        **color_tensors(result.color),
+    }
+    if result.inside is not None:
+        tensors |= {"inside": result.inside, "levels": torch.tensor(result.levels)}
+    if result.distance is not None:
+        tensors["distance"] = result.distance
+    write_tensors(run.coarse / RESULT, tensors)
 
 
 def handed_off(run: Run) -> bool:
@@ -55,10 +103,13 @@ def read_result(run: Run) -> CoarseResult:
         raise UserError(
             f"{path} is damaged: {error}; make it again: maquette resume {run.folder}"
         ) from None
+    low, high = tensors["levels"].tolist() if "levels" in tensors else (0.0, 0.0)
     return CoarseResult(
-        density=tensors["density"],
         images=tensors["images"],
         opacity=tensors["opacity"],
         background=tensors["background"],
-        field=under_prefix("field", tensors),
+        color=color_from(tensors),
+        inside=tensors.get("inside"),
+        levels=(low, high),
+        distance=tensors.get("distance"),
     )

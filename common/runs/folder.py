@@ -21,11 +21,12 @@ from typing import Any
 
 import yaml
 
-from ..config import models as configs
+from ..config.models import RunConfig
+from ..config.reading import to_yaml, validate
 from ..errors import UserError
 from ..files import write_whole
 
-FORMAT = 1
+FORMAT = 2
 RECORDED = ("maquette", "torch", "numpy", "numba", "nerfacc", "diffusers", "transformers")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$")  # names Windows keeps for itself
 
@@ -35,7 +36,7 @@ class Run:
     """An opened run folder."""
 
     folder: Path
-    config: configs.RunConfig
+    config: RunConfig
 
     @property
     def coarse(self) -> Path:
@@ -83,7 +84,7 @@ def slug(text: str) -> str:
 
 
 def open_or_create(
-    config: configs.RunConfig, out: str | None, name: str | None = None, root: Path = Path("runs")
+    config: RunConfig, out: str | None, name: str | None = None, root: Path = Path("runs")
 ) -> Run:
     """The run of `config`: a new folder, or the one an equal configuration began.
 
@@ -97,7 +98,7 @@ def open_or_create(
         raise _unwritable(Path(out) if out is not None else root, error) from None
 
 
-def _reopened_or_created(config: configs.RunConfig, out: str | None, first: Path) -> Run:
+def _reopened_or_created(config: RunConfig, out: str | None, first: Path) -> Run:
     """`open_or_create`, where `first` is the first of the names to try without `out`."""
     if out is not None:
         folder = Path(out)
@@ -152,7 +153,7 @@ def open_run(folder: str) -> Run:
             "the version that made it, or start a new run"
         )
     try:
-        config = configs.validate(tree)
+        config = validate(tree)
     except UserError as error:
         raise UserError(f"{file} is damaged or of another version: {error}") from None
     if config.model_dump(mode="json") != tree:
@@ -160,9 +161,9 @@ def open_run(folder: str) -> Run:
     return Run(path, config)
 
 
-def _create(folder: Path, config: configs.RunConfig) -> Run:
+def _create(folder: Path, config: RunConfig) -> Run:
     head = {"format": FORMAT, "versions": _versions()}
-    text = yaml.safe_dump(head, sort_keys=False) + configs.to_yaml(config)
+    text = yaml.safe_dump(head, sort_keys=False) + to_yaml(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.yaml", text)

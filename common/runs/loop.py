@@ -32,6 +32,10 @@ class Trainable(Protocol):
         ...
 
 
+class NotFiniteError(Exception):
+    """The loss or its gradient, whichever the message names, is not finite."""
+
+
 class Learner:
     """Modules with one Adam over them: a `Trainable` for stages without further state."""
 
@@ -50,11 +54,21 @@ class Learner:
         self._final, self._first = config.final, [group["lr"] for group in groups]
 
     def descend(self, loss: Tensor, step: int, total: int) -> None:
-        """One Adam step down `loss`, at the learning rate of `step` of `total`."""
+        """One Adam step down `loss`, at the learning rate of `step` of `total`.
+
+        Raises NotFiniteError before anything has moved if the loss or its gradient is not finite.
+        """
         for group, first in zip(self.optimizer.param_groups, self._first, strict=True):
             group["lr"] = first * cosine_decay(step / total, self._final)
+        if not math.isfinite(float(loss.detach())):
+            raise NotFiniteError("loss")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        named = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # A sum of squares may leave float32's range though each of them is in it; a maximum can't.
+        sizes = [p.grad.abs().max() for p in named if p.grad is not None and p.grad.numel()]
+        if sizes and not bool(torch.stack(sizes).isfinite().all()):
+            raise NotFiniteError("gradient")
         self.optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -106,12 +120,13 @@ def train(
     state: Trainable,
     total: int,
     every: int,
-    step: Callable[[int], float],
+    step: Callable[[int], Mapping[str, float]],
 ) -> None:
     """Take steps from the newest whole checkpoint to `total`, with a checkpoint each `every` steps.
 
-    step: does step number `i` and returns the loss to show. Raises UserError if a loss is not
-    finite, naming the step and what the run can go on from.
+    step: does step number `i` and returns the numbers to show, by name. Raises UserError if one of
+    them, or the gradient of a step, is not finite, naming it, the step and what the run can go on
+    from; nothing of that step is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
@@ -127,11 +142,12 @@ def train(
     with _resumable(run), stage_progress(stage, total, start) as meter:
         meter.update(start)
         for index in range(start, total):
-            loss = _finite_step(step, index, stage, run)
-            meter.update(index + 1, loss)
+            numbers = _finite_step(step, index, stage)
+            meter.update(index + 1, numbers)
             if (index + 1) % every == 0 or index + 1 == total:
                 save(folder, index + 1, state)
-                run.event("checkpoint", stage=stage, step=index + 1, loss=round(loss, 6))
+                rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
+                run.event("checkpoint", stage=stage, step=index + 1, **rounded)
     run.event("stage finished", stage=stage, seconds=round(time.monotonic() - began, 2))
 
 
@@ -150,11 +166,18 @@ def save(folder: Path, step: int, state: Trainable) -> None:
     checkpoints.write_checkpoint(folder, step, state.tensors() | checkpoints.random_state())
 
 
-def _finite_step(step: Callable[[int], float], index: int, stage: str, run: Run) -> float:
-    loss = step(index)
-    if math.isfinite(loss):
-        return loss
+def _finite_step(
+    step: Callable[[int], Mapping[str, float]], index: int, stage: str
+) -> Mapping[str, float]:
+    try:
+        numbers = step(index)
+    except NotFiniteError as error:
+        wrong = str(error)
+    else:
+        wrong = next((n for n, value in numbers.items() if not math.isfinite(value)), "")
+        if not wrong:
+            return numbers
     raise UserError(
-        f"the {stage} stage's loss is not finite at step {index + 1}; its last checkpoint is kept. "
-        f"Try a lower --set {stage}.optimizer.learning_rate or another --seed in a new run"
-    )
+        f"the {stage} stage's {wrong} is not finite at step {index + 1}; its last checkpoint is "
+        f"kept. Try a lower --set {stage}.optimizer.learning_rate or another --seed in a new run"
+    ) from None

@@ -1,10 +1,10 @@
-"""What the user sees while a stage runs: stage, step of total, time left, the loss."""
+"""What the user sees while a stage runs: stage, step of total, time left, numbers by name."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -29,7 +29,7 @@ def say(message: str) -> None:
 class Meter(Protocol):
     """Reports the steps of one stage."""
 
-    def update(self, step: int, loss: float | None = None) -> None:
+    def update(self, step: int, numbers: Mapping[str, float] | None = None) -> None:
         """`step` steps are done."""
         ...
 
@@ -38,9 +38,8 @@ class _Bar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
-    def update(self, step: int, loss: float | None = None) -> None:
-        text = "" if loss is None else f"loss {loss:.4g}"
-        self._progress.update(self._task, completed=step, loss=text)
+    def update(self, step: int, numbers: Mapping[str, float] | None = None) -> None:
+        self._progress.update(self._task, completed=step, numbers=_told(numbers))
 
 
 class _Lines:
@@ -50,15 +49,13 @@ class _Lines:
         self._stage, self._total, self._start = stage, total, start
         self._every, self._began = max(1, total // 20), time.monotonic()
 
-    def update(self, step: int, loss: float | None = None) -> None:
+    def update(self, step: int, numbers: Mapping[str, float] | None = None) -> None:
         if step % self._every and step != self._total:
             return
         each = (time.monotonic() - self._began) / max(1, step - self._start)
         left = clock(each * (self._total - step))
-        text = "" if loss is None else f"  loss {loss:.4g}"
-        print(
-            f"{self._stage}  {step}/{self._total}  {left} left{text}", file=sys.stderr, flush=True
-        )
+        words = [self._stage, f"{step}/{self._total}", f"{left} left", _told(numbers)]
+        print("  ".join(filter(None, words)), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -72,11 +69,15 @@ def stage_progress(stage: str, total: int, start: int = 0) -> Iterator[Meter]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[numbers]}"),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(stage, total=total, completed=start, loss="")
+        task = progress.add_task(stage, total=total, completed=start, numbers="")
         yield _Bar(progress, task)
+
+
+def _told(numbers: Mapping[str, float] | None) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in (numbers or {}).items())
 
 
 def clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ at half-integers. Clip space is OpenGL's: visible points have |x|, |y|, |z| <= w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,16 @@ class Cameras:
     def __getitem__(self, index: slice | Tensor) -> Cameras:
         return Cameras(
             self.azimuth[index], self.elevation[index], self.distance[index], self.fovy[index]
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Cameras]) -> Cameras:
+        """The cameras of several batches, one after the other."""
+        return Cameras(
+            torch.cat([c.azimuth for c in parts]),
+            torch.cat([c.elevation for c in parts]),
+            torch.cat([c.distance for c in parts]),
+            torch.cat([c.fovy for c in parts]),
         )
 
     def to(self, device: torch.device | str) -> Cameras:

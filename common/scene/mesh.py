@@ -37,7 +37,6 @@ class Mesh:
 
 def corners(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The three corners of faces, each `[F, 3]`."""
-    # index_select's backward takes half the time of plain indexing's.
     rows = vertices.index_select(0, faces.reshape(-1)).view(-1, 3, 3)
     a, b, c = rows.unbind(dim=1)
     return a, b, c
@@ -63,6 +62,52 @@ def vertex_normals(vertices: Tensor, faces: Tensor, eps: float = 1e-12) -> Tenso
     for corner in range(3):
         total = total.index_add(0, faces[:, corner], weighted)
     return F.normalize(total, dim=-1, eps=eps)
+
+
+def half_edges(faces: Tensor) -> tuple[Tensor, Tensor]:
+    """The 3F half-edges, those of one edge side by side: a key of each edge, and the half-edges.
+
+    Both int64 `[3F]`, ascending by key, which grows with the edge's lower vertex, then its upper
+    one. Half-edge 3f + i runs from vertex i of face f to vertex i + 1. Raises ValueError for a
+    wrong shape.
+    """
+    if faces.ndim != 2 or faces.shape[1] != 3:
+        raise ValueError(f"faces: expected [F, 3], got {list(faces.shape)}")
+    if faces.shape[0] == 0:
+        return faces.new_zeros(0), faces.new_zeros(0)
+    a, b = faces.reshape(-1), faces.roll(-1, dims=1).reshape(-1)
+    key = torch.minimum(a, b) * (faces.max() + 1) + torch.maximum(a, b)
+    return torch.sort(key, stable=True)
+
+
+def adjacent_faces(faces: Tensor) -> Tensor:
+    """Pairs of faces that share an edge, int64 `[E, 2]`, ascending by the edge's vertices.
+
+    faces: int64 `[F, 3]`. On a closed surface E = 3F/2; the edges of a border have no pair. Where
+    more than two faces meet in an edge, each is paired with the next. Raises ValueError for a
+    wrong shape.
+    """
+    key, half_edge = half_edges(faces)
+    first = torch.nonzero(key[1:] == key[:-1]).squeeze(1)
+    face = torch.div(half_edge, 3, rounding_mode="floor")
+    return torch.stack([face[first], face[first + 1]], dim=1)
+
+
+def opposite_vertices(faces: Tensor) -> Tensor:
+    """The third vertex of the neighbouring face across each edge, int64 `[F, 3]`.
+
+    faces: int64 `[F, 3]`. Edge i of a face runs from its vertex i to vertex i + 1. -1 where there
+    is no neighbour, or more than one. Raises ValueError for a wrong shape.
+    """
+    key, half_edge = half_edges(faces)
+    same = F.pad(key[1:] == key[:-1], (1, 1))  # whether a half-edge is of its predecessor's edge
+    first = torch.nonzero(same[1:-1] & ~same[:-2] & ~same[2:]).squeeze(1)
+    one, two = half_edge[first], half_edge[first + 1]
+    opposite = torch.full_like(faces.reshape(-1), -1)
+    corners = faces.reshape(-1)
+    for own, mate in ((one, two), (two, one)):
+        opposite[own] = corners[mate - mate % 3 + (mate + 2) % 3]
+    return opposite.view(-1, 3)
 
 
 def sample_surface(

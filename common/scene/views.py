@@ -12,16 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config.models import CameraConfig, LightConfig
+from ..config.scene import CameraConfig, LightConfig
 from .cameras import Cameras
 from .shading import ALBEDO, LAMBERTIAN, TEXTURELESS, Lights, headlights
 
 
 def sample_views(
-    camera: CameraConfig, light: LightConfig, count: int, step: int, device: torch.device
+    camera: CameraConfig,
+    light: LightConfig,
+    count: int,
+    step: int,
+    device: torch.device,
+    group: int = 1,
 ) -> tuple[Cameras, Lights]:
-    """The `count` cameras and lamps of a training step, drawn on the CPU, moved to `device`."""
-    cameras = sample_cameras(camera, count)
+    """The `count` cameras and lamps of a training step, drawn on the CPU, moved to `device`.
+
+    group: how many views in a row belong together; see `around`.
+    """
+    cameras = around(sample_cameras(camera, count // group), group)
     lights = sample_lights(light, cameras, step)
     return cameras.to(device), lights.to(device)
 
@@ -42,6 +50,20 @@ def sample_cameras(config: CameraConfig, count: int) -> Cameras:
         distance=_uniform(config.distance, count),
         fovy=_uniform((math.radians(config.fovy[0]), math.radians(config.fovy[1])), count),
     )
+
+
+def around(cameras: Cameras, group: int) -> Cameras:
+    """For each camera, `group` of them evenly around the object, the first one itself.
+
+    They share elevation, distance and field of view: what a prior that denoises several views
+    jointly wants to see.
+    """
+    if group == 1:
+        return cameras
+    turns = torch.arange(group).repeat(len(cameras)) * (2 * math.pi / group)
+    every = cameras[torch.arange(len(cameras)).repeat_interleave(group)]
+    azimuth = torch.remainder(every.azimuth + turns.to(every.azimuth), 2 * math.pi)
+    return Cameras(azimuth, every.elevation, every.distance, every.fovy)
 
 
 def sample_lights(config: LightConfig, cameras: Cameras, step: int) -> Lights:

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..rasterize import opposite_vertices
-from ..scene.mesh import Mesh, face_normals, vertex_normals
+from ..scene.mesh import Mesh, face_normals, opposite_vertices, vertex_normals
 from . import animals, things, vehicles
 from .clay import PRIMARY, SECONDARY, Clay, accent
 from .grammar import COLORS, PARTNERS, Caption, parse

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from ...common.scene.mesh import adjacent_faces
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,7 +40,7 @@ def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Int
     Charts never overlap, and lie at least 4 texels apart where there is room for that.
     Raises ValueError where the texture has too few texels for the charts.
     """
-    pairs = face_pairs(faces)
+    pairs = adjacent_faces(torch.from_numpy(faces)).numpy()
     normals = _unit_normals(vertices, faces)
     direction = chart_directions(normals, pairs)
     group = np.zeros(faces.shape[0], dtype=np.int64)
@@ -51,15 +54,6 @@ def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Int
             return texels / size, chart_faces, source
         rounds += 1
         group = _cut(vertices, faces, chart, bad, group, whole=rounds >= CUTTING_ROUNDS)
-
-
-def face_pairs(faces: Ints) -> Ints:
-    """Pairs of faces that share an edge, `[E, 2]`."""
-    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    key = edges[:, 0] * (int(faces.max()) + 1) + edges[:, 1]
-    order = np.argsort(key, kind="stable")
-    same = np.nonzero(key[order][1:] == key[order][:-1])[0]
-    return np.stack([order[same] // 3, order[same + 1] // 3], axis=1)
 
 
 def chart_directions(normals: Floats, pairs: Ints) -> Ints:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...guidance.prompts import view_phrase
 from ...priors.camera_features import told_inputs
 from ...scene.cameras import Cameras, window_matrix
+from ...scene.view_words import view_phrase
 from ...toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
 from ...toybox.objects import ToyObject, build
 from ...toybox.patterns import Pattern
@@ -90,7 +90,7 @@ class Poses(NamedTuple):
         distance = torch.full_like(self.azimuth, DISTANCE)
         view = Cameras(self.azimuth, self.elevation, distance, self.fovy)
         reference = Cameras(self.reference_azimuth, self.reference_elevation, distance, self.fovy)
-        return told_inputs(side, view, self.told, reference, self.related)
+        return told_inputs(side, view, self.told, view, reference, self.related)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ...guidance.prompts import view_phrase
-from ...priors.noise import NoiseSchedule
-from ...priors.pretrained import diffusion_schedule, encode_latents, restore_latents
+from ...priors.latents import encode_latents, restore_latents
+from ...priors.noise import NoiseSchedule, diffusion_schedule
 from ...scene.images import strip
+from ...scene.view_words import view_phrase
 from ...toybox.grammar import Caption
 from ..vocabulary import token_ids
 from .data import Batch, Poses, Told, View, Views, batches, take_pictures, unit

@@ -34,7 +34,8 @@ from ...files import write_whole
 from ...runs import checkpoints
 from ...runs.progress import clock, say
 from ...scene.images import save_png
-from ..version import FILE, is_toybox, write_version
+from ..names import VERSION_FILE, is_toybox
+from ..version import write_version
 from .data import Batch
 from .models import ema_decay, ema_update, rate_factor
 from .settings import TrainConfig
@@ -233,7 +234,7 @@ def export(task: Task, folder: Path, provenance: Mapping[str, Any]) -> None:
     task.export(part)
     write_version(part, provenance)
     for file in part.rglob("*.safetensors"):
-        shutil.copymode(part / FILE, file)  # the library writes for the owner's eyes alone
+        shutil.copymode(part / VERSION_FILE, file)  # the library writes for the owner's eyes alone
     if folder.exists():
         os.replace(folder, old)
     os.replace(part, folder)
@@ -244,7 +245,7 @@ def published_images(folder: Path) -> int | None:
     """How many images the weights in a diffusers folder have seen; None if there are none yet."""
     if not is_toybox(folder):
         return None
-    return json.loads((folder / FILE).read_text("utf-8"))["training"].get("images")
+    return json.loads((folder / VERSION_FILE).read_text("utf-8"))["training"].get("images")
 
 
 def _forget_lines(log: Path, step: int) -> None:

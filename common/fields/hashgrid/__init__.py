@@ -17,7 +17,6 @@ from . import numba_twin, reference
 from .reference import (
     HashGridConfig,
     extend,
-    growth_for,
     is_hashed,
     resolutions,
     table_offsets,
@@ -29,7 +28,6 @@ __all__ = [
     "HashGridConfig",
     "encode",
     "extend",
-    "growth_for",
     "is_hashed",
     "resolutions",
     "table_offsets",
@@ -77,7 +75,7 @@ def _choose(device_type: str, dtype: torch.dtype) -> tuple[Twin, str]:
     if device_type != "cuda":
         return "torch", f"there is no compiled twin for the device {device_type}"
     if _triton_twin() is None:
-        return "torch", "triton can't be imported; with it the GPU encodes several times faster"
+        return "torch", "triton can't be imported"
     return "triton", "compiled for this GPU"
 
 
@@ -105,7 +103,7 @@ class HashGrid(nn.Module):
     @property
     def width(self) -> int:
         """Features a point: levels * F."""
-        return self.config.levels * self.config.features
+        return self.config.depth * self.config.features
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode points `[N, 3]` in [0, 1] to `[N, width]`."""

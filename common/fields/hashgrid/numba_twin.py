@@ -1,10 +1,10 @@
-"""The hash encoding compiled for the CPU by numba: equal to `reference.encode`, and faster.
+"""The hash encoding compiled for the CPU by numba: equal to `reference.encode`.
 
 Every kernel gives each number it writes to one iteration of its parallel loop, which adds in one
 fixed order; so the bits are the same whatever the number of threads. The forward pass is parallel
 over (level, run of points); the gradient of the tables over levels, since a level's entries are
 that level's own; the gradient of the points over runs of points. Corners are found anew in the
-backward passes: that costs less than reading them back from memory.
+backward passes: they are not kept.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Encode(torch.autograd.Function):
         x, tables = x.contiguous(), tables.contiguous()
         ctx.save_for_backward(x, tables)
         ctx.config = config
-        out = x.new_empty(x.shape[0], config.levels * config.features)
+        out = x.new_empty(x.shape[0], config.width)
         _forward(x.numpy(), tables.numpy(), *_layout(config), _lanes(config), out.numpy())
         return out
 
@@ -74,7 +74,7 @@ class _Encode(torch.autograd.Function):
             grad_x = torch.zeros_like(x)
             _backward_x(points, entries, *levels[:3], lanes, grad_out, grad_x.numpy())
         if ctx.needs_input_grad[1]:
-            # NumPy's memory comes in huge pages: a large table's gradient in half the time.
+            # NumPy's memory comes in huge pages, which suits a large table's gradient.
             grad_entries = np.zeros(entries.shape, dtype=np.float32)
             _backward_tables(points, *levels, lanes, grad_out, grad_entries)
             grad_tables = torch.from_numpy(grad_entries)
@@ -91,8 +91,8 @@ def _layout(config: HashGridConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     """Resolutions, offsets, which levels are hashed, and the order in which to take the levels."""
     # A parallel loop hands each thread one stretch of its range, and fine levels cost more than
     # coarse ones: in bit-reversed order every stretch holds its share of both.
-    bits = max(1, (config.levels - 1).bit_length())
-    order = sorted(range(config.levels), key=lambda level: int(f"{level:0{bits}b}"[::-1], 2))
+    bits = max(1, (config.depth - 1).bit_length())
+    order = sorted(range(config.depth), key=lambda level: int(f"{level:0{bits}b}"[::-1], 2))
     return (
         np.array(resolutions(config), dtype=np.int64),
         np.array(table_offsets(config), dtype=np.int64),
@@ -169,7 +169,7 @@ def _weights(inside):
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _blend(tables, feature, index, weight):
-    """The weighted sum of a feature at 8 entries (written out: a loop over tuples is slower)."""
+    """The weighted sum of a feature at 8 entries."""
     a, b, c, d, e, f, g, h = index
     return (
         weight[0] * tables[a, feature]

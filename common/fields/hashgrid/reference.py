@@ -1,4 +1,4 @@
-"""The multiresolution hash encoding itself: its configuration, its table layout and the plain
+"""The multiresolution hash encoding itself: its table layout and the plain
 torch twin, which is the definition that the fast twins are held to.
 
 Symbols (Müller et al. 2022, "Instant Neural Graphics Primitives", section 3): level l has a grid
@@ -11,60 +11,15 @@ hashed (eq. 4).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from ...config.fields import HashGridConfig
+
 # Eq. 4: the first factor is 1, which keeps neighbours along x close together in memory.
 PRIME_Y, PRIME_Z = 2_654_435_761, 805_459_861
-
-
-def growth_for(levels: int, base_resolution: int, finest_resolution: int) -> float:
-    """The growth factor b that leads from the base to the finest resolution (Müller 2022, eq. 3).
-
-    Raises ValueError where no factor of at least 1 does.
-    """
-    if levels < 1 or base_resolution < 1 or finest_resolution < base_resolution:
-        raise ValueError(
-            "growth: expected levels >= 1 and 1 <= base_resolution <= finest_resolution, got "
-            f"levels={levels}, base_resolution={base_resolution}, "
-            f"finest_resolution={finest_resolution}"
-        )
-    if levels == 1:
-        return 1.0
-    return math.exp(math.log(finest_resolution / base_resolution) / (levels - 1))
-
-
-@dataclass(frozen=True)
-class HashGridConfig:
-    """Shape of a hash grid; the defaults are Magic3D's coarse grid, 16 to 4096 in 16 levels.
-
-    levels: number of resolutions L, coarse to fine.
-    features: features F an entry.
-    log2_entries: a level owns at most 2^log2_entries entries.
-    base_resolution: cells a side of the first level.
-    growth: each level has this many times the cells a side of the one before, rounded down.
-    """
-
-    levels: int = 16
-    features: int = 2
-    log2_entries: int = 19
-    base_resolution: int = 16
-    growth: float = growth_for(16, 16, 4096)
-
-    def __post_init__(self) -> None:
-        for name in ("levels", "features", "log2_entries", "base_resolution"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.log2_entries > 30:
-            raise ValueError(f"log2_entries: expected at most 30, got {self.log2_entries}")
-        if not 1.0 <= self.growth < math.inf:
-            raise ValueError(f"growth: expected a number of at least 1, got {self.growth}")
-        finest = self.base_resolution * self.growth ** (self.levels - 1)
-        if not finest <= 2**20:  # float32 positions have no more to give than 24 bits
-            raise ValueError(f"growth: expected a finest resolution up to 2^20, got {finest:.0f}")
 
 
 def resolutions(config: HashGridConfig) -> list[int]:
@@ -74,7 +29,7 @@ def resolutions(config: HashGridConfig) -> list[int]:
     """
     return [
         math.floor(config.base_resolution * config.growth**level + 1e-6)
-        for level in range(config.levels)
+        for level in range(config.depth)
     ]
 
 
@@ -84,7 +39,7 @@ def table_sizes(config: HashGridConfig) -> list[int]:
 
 
 def table_offsets(config: HashGridConfig) -> list[int]:
-    """First entry of each level, and the total at the end; `levels + 1` numbers."""
+    """First entry of each level, and the total at the end; `depth + 1` numbers."""
     return [0, *accumulate(table_sizes(config))]
 
 
@@ -103,7 +58,7 @@ def extend(
     """
     if more_levels < 0:
         raise ValueError(f"more_levels: expected at least 0, got {more_levels}")
-    longer = replace(config, levels=config.levels + more_levels)
+    longer = config.model_copy(update={"extra_levels": config.extra_levels + more_levels})
     missing = table_offsets(longer)[-1] - tables.shape[0]
     return torch.cat([tables, tables.new_zeros(missing, config.features)]), longer
 

@@ -51,9 +51,9 @@ class _Encode(torch.autograd.Function):
         x, tables = x.contiguous(), tables.contiguous()
         ctx.save_for_backward(x, tables)
         ctx.config = config
-        out = x.new_empty(x.shape[0], config.levels * config.features)
+        out = x.new_empty(x.shape[0], config.width)
         if x.shape[0]:
-            kernel: Any = _forward[(triton.cdiv(x.shape[0], BLOCK), config.levels)]  # pyright: ignore[reportIndexIssue]
+            kernel: Any = _forward[(triton.cdiv(x.shape[0], BLOCK), config.depth)]  # pyright: ignore[reportIndexIssue]
             kernel(x, tables, *_layout(config, x.device), out, x.shape[0], **_sizes(config))
         return out
 
@@ -69,7 +69,7 @@ class _Encode(torch.autograd.Function):
             kernel: Any = _backward_x[(blocks,)]  # pyright: ignore[reportIndexIssue]
             kernel(x, tables, *layout, cotangent, grad_x, count, **_sizes(config))
         if grad_tables is not None and count:
-            kernel: Any = _backward_tables[(blocks, config.levels)]  # pyright: ignore[reportIndexIssue]
+            kernel: Any = _backward_tables[(blocks, config.depth)]  # pyright: ignore[reportIndexIssue]
             kernel(x, *layout, cotangent, grad_tables, count, **_sizes(config))
         return grad_x, grad_tables, None
 
@@ -87,7 +87,7 @@ def _layout(config: HashGridConfig, device: torch.device) -> tuple[Tensor, Tenso
 def _sizes(config: HashGridConfig) -> dict[str, int]:
     """The compile-time numbers of every kernel."""
     return {
-        "LEVELS": config.levels,
+        "LEVELS": config.depth,
         "FEATURES": config.features,
         "PRIME_Y": PRIME_Y,
         "PRIME_Z": PRIME_Z,

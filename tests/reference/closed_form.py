@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..errors import UserError, nearest
-from ..scene.cameras import Cameras
-from .base import Prior, TextEmbedding
-from .noise import NoiseSchedule
+from maquette.common.embedded.exact import posterior_mean
+from maquette.common.errors import UserError, nearest
+from maquette.common.priors.base import Condition, Prior, TextEmbedding
+from maquette.common.priors.noise import NoiseSchedule
+from maquette.common.scene.cameras import Cameras
 
 
 def gaussian_denoise(
@@ -29,40 +30,6 @@ def gaussian_denoise(
     `[B, ...]`.
     """
     return sigma * (x_t - alpha * mean) / (alpha**2 * var + sigma**2)
-
-
-def posterior_mean(
-    x_t: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    candidates: Tensor,
-    log_weights: Tensor | None = None,
-) -> Tensor:
-    """E[x | x_t] when x is one of K known images a sample.
-
-    The weights are `softmax(log_weights - |x_t - alpha c|^2 / (2 sigma^2))`, in float64: the
-    distances of a whole image are thousands, and their differences decide.
-
-    x_t: `[B, ...]`; candidates: `[B, K, ...]`; log_weights: `[B, K]` log prior probabilities up to
-    a constant (-inf leaves a candidate out), even if None. Returns `[B, ...]` like `x_t`.
-    Raises ValueError for shapes that do not match.
-    """
-    if candidates.ndim != x_t.ndim + 1 or candidates[:, 0].shape != x_t.shape:
-        raise ValueError(
-            f"candidates: expected [{x_t.shape[0]}, K, *{tuple(x_t.shape[1:])}], "
-            f"got {tuple(candidates.shape)}"
-        )
-    if candidates.shape[1] == 1:
-        return candidates[:, 0].to(x_t.dtype)
-    flat = candidates.flatten(2).double()  # (B, K, D)
-    a, s = (level.reshape(-1, 1).double() for level in (alpha, sigma))
-    inner = (flat @ x_t.flatten(1).double()[:, :, None])[..., 0]
-    # |x_t|^2 is the same for all candidates and drops out of the softmax.
-    logits = (a * inner - 0.5 * a**2 * (flat**2).sum(dim=-1)) / s**2
-    if log_weights is not None:
-        logits = logits + log_weights.double()
-    mean = torch.softmax(logits, dim=1)[:, None] @ flat  # (B, 1, D)
-    return mean.reshape(x_t.shape).to(x_t.dtype)
 
 
 def noise_from_mean(x_t: Tensor, alpha: Tensor, sigma: Tensor, x0_hat: Tensor) -> Tensor:
@@ -124,12 +91,10 @@ class GaussianPrior(_ClosedFormPrior):
         )
 
     @torch.no_grad()
-    def predict_noise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def predict_noise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The exact noise prediction (`gaussian_denoise`); the camera makes no difference."""
         alpha, sigma = self.schedule.at(t, x_t.ndim)
-        mean, var = (text.tensors[k].to(x_t) for k in ("mean", "variance"))
+        mean, var = (condition.text.tensors[k].to(x_t) for k in ("mean", "variance"))
         return gaussian_denoise(x_t, alpha.to(x_t), sigma.to(x_t), mean, var)
 
 
@@ -165,11 +130,54 @@ class FiniteSetPrior(_ClosedFormPrior):
         )
 
     @torch.no_grad()
-    def predict_noise(
-        self, x_t: Tensor, t: Tensor, text: TextEmbedding, camera: Cameras | None = None
-    ) -> Tensor:
+    def predict_noise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The exact noise prediction (`posterior_mean`); the camera makes no difference."""
         alpha, sigma = (level.to(x_t) for level in self.schedule.at(t, x_t.ndim))
-        candidates, log_weights = (text.tensors[k].to(x_t) for k in ("candidates", "log_weights"))
+        candidates, log_weights = (
+            condition.text.tensors[k].to(x_t) for k in ("candidates", "log_weights")
+        )
         x0_hat = posterior_mean(x_t, alpha, sigma, candidates, log_weights)
         return noise_from_mean(x_t, alpha, sigma, x0_hat)
+
+
+class ExactGaussianCritic:
+    """VSD's critic in closed form: the renders are taken as Gaussian, each element on its own.
+
+    `update` sets mean and variance to those of the batch; there is nothing to train. For proofs and
+    for worlds of many particles, where the batch is the whole of the population.
+    """
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
+        self.mean: Tensor | None = None
+        self.variance: Tensor | None = None
+
+    @torch.no_grad()
+    def predict_noise(
+        self, x_t: Tensor, t: Tensor, condition: Condition, cameras: Cameras | None
+    ) -> Tensor:
+        """The exact noise of the fitted Gaussian. Raises ValueError before the first `update`."""
+        if self.mean is None or self.variance is None:
+            raise ValueError("critic: expected update(x) before predict_noise, got none")
+        alpha, sigma = (level.to(x_t) for level in self.schedule.at(t, x_t.ndim))
+        return gaussian_denoise(x_t, alpha, sigma, self.mean, self.variance)
+
+    @torch.no_grad()
+    def update(
+        self,
+        x: Tensor,
+        condition: Condition | None = None,
+        cameras: Cameras | None = None,
+        generator: torch.Generator | None = None,
+    ) -> float:
+        """Fit to the renders x `[B, ...]`; always returns 0, the fit being exact."""
+        self.mean = x.mean(dim=0, keepdim=True)
+        self.variance = x.var(dim=0, unbiased=False, keepdim=True)
+        return 0.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing that a checkpoint would need."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Nothing to put back."""

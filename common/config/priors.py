@@ -1,0 +1,69 @@
+"""Which text-to-image model guides a stage, and how it is loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator
+
+from ..options import Count, Part, Texts
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Offload = Literal["none", "model", "group"]
+Vram = Literal["none", "8", "12", "16", "24", "auto"]
+Space = Literal["pixel", "latent"]
+
+
+class PriorConfig(Part):
+    """Which text-to-image model guides a stage, and how it is loaded (`docs/priors.md`)."""
+
+    shorthand: ClassVar[str | None] = "name"
+
+    name: str = "exact"
+    """`toybox`, `exact`, an alias such as `sd15`, a hub id "owner/name", or a diffusers folder."""
+    instances: Count = 1
+    """How many instances of the caption the exact prior knows; one makes the answer unique."""
+    tell_camera: bool = True
+    """Whether a prior that can be told the camera is told it."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; the commit that is found is kept for the whole run."""
+    variant: str | None = None
+    """Which of a model's files, such as `fp16`."""
+    dtype: Dtype = "auto"
+    """Of denoiser and text encoders; `auto` is float32 on the CPU, on CUDA float16 for U-Nets and
+    bfloat16 for flow models. With float16 the VAE stays in float32."""
+    resolution: Count | None = None
+    """Height and width in pixels of what the model sees; null is the model's own."""
+    loras: Texts = []
+    """LoRA files or folders, "PATH" or "PATH:weight", merged into the model."""
+    textual_inversions: Texts = []
+    """Files or folders of learned words."""
+    embedded_guidance: float = 3.5
+    """The scale told to models that read guidance as an input (FLUX dev)."""
+    drop_t5: bool = False
+    """Run SD 3 without its T5 text encoder."""
+    vram: Annotated[Vram, BeforeValidator(lambda v: str(v) if isinstance(v, int) else v)] = "none"
+    """The card's size in GiB, or `auto`: fills in the options below."""
+    offload: Offload = "none"
+    """`model`: the denoiser is on the card during its calls alone; `group`: layer by layer."""
+    text_on_cpu: bool = False
+    attention_slicing: bool = False
+    """Slower, smaller attention where torch has no fused kernel."""
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    checkpoint_vae: bool = False
+    """Recompute the VAE's activations in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Run the denoiser through torch.compile."""
+
+
+def parse_lora(text: str) -> tuple[str, float]:
+    """The path and the weight of "PATH" or "PATH:weight"; a weight that isn't given is 1.
+
+    A colon that no number follows belongs to the path (as in `C:\\\\models`).
+    """
+    path, colon, weight = text.rpartition(":")
+    try:
+        return (path, float(weight)) if colon and path else (text, 1.0)
+    except ValueError:
+        return text, 1.0

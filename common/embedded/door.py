@@ -1,0 +1,56 @@
+"""The door for all models of diffusers' kind, those included that were trained on the toybox.
+
+`priors.loading` knows nothing of the toybox; what is special about a folder of its weights is found
+out and handed in here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..config.priors import PriorConfig
+from ..errors import UserError
+from ..priors.location import Location, locate, locate_folder
+from .names import EMBEDDED, is_toybox
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..priors.pretrained import PretrainedPrior
+
+
+def find(prior: PriorConfig) -> Location:
+    """Where a model is; imports no torch. Raises UserError if it can't be found."""
+    if prior.name not in EMBEDDED:
+        return locate(prior, known=EMBEDDED)
+    folder = EMBEDDED[prior.name]
+    if not is_toybox(folder):
+        raise UserError(
+            f"no weights of {prior.name} come with this version; use --prior exact, or train them"
+            " with `maquette train-prior` and give their folder"
+        )
+    return locate_folder(folder, prior.name)
+
+
+def knows_toybox(location: Location) -> bool:
+    """Whether a model's weights were trained on the toybox."""
+    return location.folder is not None and is_toybox(location.folder)
+
+
+def load(
+    prior: PriorConfig, device: torch.device | str = "cpu", text: bool = True
+) -> PretrainedPrior:
+    """Load any model as a prior; see `priors.loading.load_prior`.
+
+    Weights of the toybox are checked against it, read prompts in its words, and compute as they
+    were trained.
+    """
+    from ..priors.loading import Special, load_prior
+    from .version import check_version
+    from .vocabulary import wording
+
+    location, special = find(prior), None
+    if location.folder is not None and is_toybox(location.folder):
+        check_version(location.folder)
+        special = Special(wording=wording, mixed=True)
+    return load_prior(prior, device, text, location, special)

@@ -1,0 +1,135 @@
+"""What a distillation loss may ask of a prior: the oracle of one step.
+
+It knows the batch's conditions, the step's guidance scale and the critic, if there is one; a loss
+knows none of them, and no kind of prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..losses.base import WeightKind, weight
+from ..priors.base import Condition, Prior
+from ..priors.noise import NoiseSchedule
+from .conditions import RowName, Rows
+from .mixing import classifier_free, perp_neg, perp_neg_direction
+
+Base = Literal["negative", "empty"]
+Noises = dict[str, Tensor]
+"""The noise under each condition that was asked for, by its name."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The questions of one step about B views.
+
+    rows: the conditions. scale, kind: guidance scale and w(t) of the step. step, progress: number
+    of the step, and the share of the stage that lies behind. critic: VSD's model of the renders, as
+    a function of x_t and t.
+    """
+
+    prior: Prior
+    rows: Rows
+    scale: float = 1.0
+    kind: WeightKind = "sigma2"
+    step: int = 0
+    progress: float = 0.0
+    critic: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The prior's noise levels."""
+        return self.prior.schedule
+
+    @property
+    def has_negative(self) -> bool:
+        """Whether there is a negative prompt."""
+        return self.rows.negative is not None
+
+    def levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t `[B, 1, ...]` in the dtype of x."""
+        alpha, sigma = self.schedule.at(t, x.ndim)
+        return alpha.to(x), sigma.to(x)
+
+    def add_noise(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The noised `x_t` of `x` and `noise` (`[B, ...]`) at timesteps `t` `[B]`."""
+        return self.schedule.add_noise(x, noise, t)
+
+    def weight(self, t: Tensor, x: Tensor) -> Tensor:
+        """w(t) of the step's kind, `[B, 1, ...]`."""
+        return weight(self.kind, *self.levels(t, x))
+
+    def noise(self, x_t: Tensor, t: Tensor, *names: RowName) -> Noises:
+        """The noise seen in the same `x_t` under each of the named conditions, in one call.
+
+        A negative that isn't there is left out. Where views are pushed away from something, the
+        noise under that comes along as "repelled", `[n, B, ...]`, if two conditions or more are
+        asked for. Raises ValueError for a wrong row count.
+        """
+        asked: list[RowName] = [n for n in names if n != "negative" or self.has_negative]
+        conditions = [self.rows[name] for name in asked]
+        pushed = self.rows.repelled if len(asked) > 1 else ()
+        found = self._predict(x_t, t, [*conditions, *pushed])
+        noises = dict(zip(asked, found, strict=False))
+        return {**noises, "repelled": torch.stack(found[len(asked) :])} if pushed else {**noises}
+
+    def direction(self, noises: Noises, base: Tensor) -> Tensor:
+        """The way of guidance from `base`: `e_y - base`, and Perp-Neg's push if there is one.
+
+        noises: of `noise`, "wanted" among them.
+        """
+        if "repelled" not in noises or self.rows.weights is None:
+            return noises["wanted"] - base
+        weights = self.rows.weights.to(base)
+        return perp_neg_direction(base, noises["wanted"], noises["repelled"], weights)
+
+    def guided(self, x_t: Tensor, t: Tensor, scale: float, base: Base = "negative") -> Tensor:
+        """The guided noise e^s in `x_t`: the one way in which losses combine predictions.
+
+        Plain guidance, or Perp-Neg if the rows have something to push away from. base: what takes
+        the place of e_0, the negative prompt where there is one, or the empty one in any case.
+        Conditions whose share is zero (e_0 at scale 1, e_y at scale 0) are not computed.
+        """
+        name: RowName = base if base == "empty" or self.has_negative else "empty"
+        if scale == 1.0 and not self.rows.repelled:
+            return self.noise(x_t, t, "wanted")["wanted"]
+        if scale == 0.0:
+            return self.noise(x_t, t, name)[name]
+        e = self.noise(x_t, t, name, "wanted")
+        if "repelled" not in e or self.rows.weights is None:
+            return classifier_free(e[name], e["wanted"], scale)
+        weights = self.rows.weights.to(e["wanted"])
+        return perp_neg(e[name], e["wanted"], e["repelled"], weights, scale)
+
+    def critic_noise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The critic's noise for the views. Raises ValueError without a critic."""
+        if self.critic is None:
+            raise ValueError("critic: VSD needs a model of the renders, got None")
+        return self.critic(x_t, t)
+
+    def decoded(self, x: Tensor, like: Tensor) -> Tensor | None:
+        """The image that x stands for, at the size of `like` `[B, H, W, 3]`, in [0, 1].
+
+        Outside the autograd graph; None where nothing decodes.
+        """
+        image = self.prior.decode_image(x)
+        if image is None or image.shape == like.shape:
+            return image
+        size = (like.shape[1], like.shape[2])
+        pixels = F.interpolate(image.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
+        return pixels.permute(0, 2, 3, 1)
+
+    def _predict(self, x_t: Tensor, t: Tensor, conditions: list[Condition]) -> list[Tensor]:
+        batch, count = x_t.shape[0], len(conditions)
+        for condition in conditions:
+            if len(condition) != batch:
+                raise ValueError(f"rows: expected {batch} of each condition, got {len(condition)}")
+        stacked = x_t.repeat(count, *(1,) * (x_t.ndim - 1))
+        eps = self.prior.predict_noise(stacked, t.repeat(count), Condition.cat(conditions))
+        return list(eps.chunk(count))

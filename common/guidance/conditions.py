@@ -1,0 +1,79 @@
+"""Who makes the conditions that a prior is asked under, view by view.
+
+A `Conditioner` turns a batch of cameras into rows: what is wanted, what stands for nothing, what
+isn't wanted, and what each view is to be pushed away from. A text with view words is one; a picture
+of the object and where it was taken from is another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from ..priors.base import Condition
+from ..scene.cameras import Cameras
+from .prompts import ViewPrompts
+
+RowName = Literal["wanted", "empty", "negative"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The conditions of one batch of B views, each of B rows.
+
+    wanted: what the views are to show. empty: the unconditional one. negative: what they are not to
+    show, if there is such a thing. repelled: n conditions that the views are pushed away from
+    across the direction of what is wanted (Perp-Neg), with their weights `[n, B]`.
+    """
+
+    wanted: Condition
+    empty: Condition
+    negative: Condition | None = None
+    repelled: tuple[Condition, ...] = ()
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.repelled) != (self.weights is not None):
+            raise ValueError("weights: expected [n, B] with repelled, and none without")
+
+    def __getitem__(self, name: RowName) -> Condition:
+        condition = {"wanted": self.wanted, "empty": self.empty, "negative": self.negative}[name]
+        if condition is None:
+            raise KeyError(name)
+        return condition
+
+
+class Conditioner(Protocol):
+    """Makes the rows for a batch of cameras."""
+
+    def rows(self, cameras: Cameras) -> Rows:
+        """One row of each kind a camera."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextConditioner:
+    """A prompt whose text may name the view, for a prior that may be told the camera.
+
+    tell_camera: whether the prior is told it. perp_neg: push each view away from the others' texts.
+    """
+
+    prompts: ViewPrompts
+    tell_camera: bool = True
+    perp_neg: bool = False
+
+    def rows(self, cameras: Cameras) -> Rows:
+        """The view's own text, the empty and the negative prompt, and Perp-Neg's negatives."""
+        prompts = self.prompts
+        told = cameras if self.tell_camera else None
+        negative = prompts.negative_rows(cameras)
+        repelled, weights = prompts.perp_neg_rows(cameras) if self.perp_neg else ((), None)
+        return Rows(
+            wanted=Condition(prompts.rows(cameras), told),
+            empty=Condition(prompts.unconditional_rows(cameras), told),
+            negative=None if negative is None else Condition(negative, told),
+            repelled=tuple(Condition(text, told) for text in repelled),
+            weights=weights,
+        )
