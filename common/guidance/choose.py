@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,13 @@ from ..embedded.names import EMBEDDED, EXACT, EXACT_RESOLUTIONS, TOYBOX, for_spa
 from ..embedded.vocabulary import wording
 from ..errors import UserError
 from ..options import Schedule, values_of
-from ..priors.location import ALIASES, family_of, weights_file
+from ..priors.location import (
+    ALIASES,
+    family_of,
+    hub_errors,
+    missing_libraries,
+    weights_file,
+)
 from ..runs.stage import STAGES, AnyStageConfig, Stage
 from ..toybox.grammar import parse
 from .texts import all_texts
@@ -48,6 +55,44 @@ def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
                 _check_exact(part, stage, prompt)
             else:
                 _check_real(part, stage, prompt, config.device)
+        if "clip" in judges:
+            _check_clip(part)
+
+
+def _check_clip(part: AnyStageConfig) -> None:
+    """Raise UserError unless the CLIP model can be found; no weights are fetched."""
+    config = part.clip
+    folder = Path(config.model).expanduser()
+    if folder.exists():
+        file = folder / "config.json"
+        if not file.is_file():
+            raise UserError(
+                f"{folder} holds no CLIP model (no config.json); give the folder of a transformers "
+                "CLIP model, or a hub id"
+            )
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", config.model):
+        raise UserError(
+            f'clip.model: "{config.model}" is neither a folder nor a hub id "owner/name"; for '
+            "example openai/clip-vit-base-patch16"
+        )
+    else:
+        with missing_libraries():
+            import huggingface_hub
+        with hub_errors(config.model, config.revision):
+            file = Path(
+                huggingface_hub.hf_hub_download(
+                    config.model, "config.json", revision=config.revision
+                )
+            )
+    try:
+        kind = json.loads(file.read_text("utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"{file} is damaged; fetch the model again") from None
+    if kind != "clip":
+        raise UserError(
+            f"clip.model: {config.model} is of kind {kind!r}, not a CLIP model; for example "
+            "openai/clip-vit-base-patch16"
+        )
 
 
 def _check_exact(part: AnyStageConfig, stage: Stage, prompt: str) -> None:

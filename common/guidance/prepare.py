@@ -77,7 +77,7 @@ def make_judge(name: str, run: Run, stage: Stage, device: torch.device) -> Judge
             from .clip import ClipJudge
 
             config = stage.config(run.config)
-            return ClipJudge.load(config.clip, stage.prompt(run.config), device)
+            return ClipJudge.of_model(config.clip, stage.prompt(run.config), device)
         case _:
             raise ValueError(f"name: expected prior or clip, got {name!r}")
 

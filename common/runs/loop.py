@@ -16,7 +16,7 @@ from . import checkpoints
 from ..config.models import AdamConfig
 from ..errors import UserError
 from ..files import remove_parts
-from .progress import (say, stage_progress)
+from .progress import say, stage_progress
 from .folder import Run
 
 
