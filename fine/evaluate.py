@@ -16,6 +16,7 @@ from ..common.rasterize import Raster, interpolate
 from ..common.runs.folder import Run, open_run
 from ..common.toybox.grammar import parse
 from ..common.toybox.objects import build
+from ..common.toybox.recognize import LOOKS, recognize
 from ..common.toybox.score import Scores, Textured, score
 from .model import FineModel
 from .train import first_model, load_finished
@@ -33,11 +34,14 @@ def evaluate_runs(folders: list[str], json_file: str | None) -> None:
     runs = [open_run(folder) for folder in folders]
     rows: list[dict[str, Any]] = []
     for run in runs:
-        scores = evaluate_run(run)
-        rows.append({"run": str(run.folder), "prompt": run.config.fine_prompt, **asdict(scores)})
+        caption, model = parse(run.config.fine_prompt), textured(load_finished(run))
+        scores, seen = score(model, build(caption)), recognize(model, caption)
+        told = {"run": str(run.folder), "prompt": run.config.fine_prompt}
+        rows.append({**told, **asdict(scores), **asdict(seen)})
         typer.echo(
             f"{run.config.fine_prompt}: F-score {scores.f_score:.3f}  "
-            f"chamfer {scores.chamfer:.4f}  IoU {scores.iou:.3f}  PSNR {scores.psnr:.1f} dB"
+            f"chamfer {scores.chamfer:.4f}  IoU {scores.iou:.3f}  PSNR {scores.psnr:.1f} dB  "
+            f"taken for {seen.taken_for}  Janus views {seen.janus_views} of {LOOKS}"
         )
     if json_file is not None:
         _write_json(Path(json_file), rows)

@@ -6,7 +6,7 @@ The scores of `score.py` say how near an answer comes; these say whether it is t
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -24,6 +24,26 @@ LOOKS = 8
 """Cameras that tell colours apart, and cameras behind that look for a face."""
 FRONT, BEHIND = math.radians(60.0), math.radians(120.0)
 """Azimuths up to the first are of the front, from the second on of the back."""
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """What a mesh would be taken for.
+
+    taken_for: colour and category in words. right: whether both are the caption's.
+    janus_views: of `LOOKS` cameras behind, those that see a front.
+    """
+
+    taken_for: str
+    right: bool
+    janus_views: int
+
+
+def recognize(model: Textured, caption: Caption) -> Recognized:
+    """What a model of a caption would be taken for."""
+    category, color = nearest_category(model), nearest_color(model, caption)
+    right = (category, color) == (caption.category, caption.color)
+    return Recognized(f"{color} {category}", right, janus_views(model, build(caption)))
 
 
 def nearest_category(model: Textured) -> str:
