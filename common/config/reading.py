@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -17,6 +17,8 @@ from ..errors import UserError, nearest
 from ..losses import LOSSES
 from ..options import Part
 from .models import RunConfig
+
+T = TypeVar("T", bound=Part)
 
 DEFAULT_CONFIG = "toybox"
 # Beside the packages, installed or not; importlib.resources fails on an editable install of a
@@ -45,7 +47,7 @@ def build_config(
         )
     tree = _expanded(base if base is not None else read_config_file(file), RunConfig)
     for pair in overrides:
-        _set(tree, pair)
+        set_value(tree, pair)
     tree.update({k: v for k, v in fixed.items() if v is not None})
     tree["prompt"] = prompt.strip()
     return validate(tree)
@@ -53,11 +55,19 @@ def build_config(
 
 def validate(tree: Mapping[str, Any]) -> RunConfig:
     """A `RunConfig` from plain data; UserError with one line for the first thing wrong in it."""
+    return validated(RunConfig, tree)
+
+
+def validated(root: type[T], tree: Mapping[str, Any], name: str = "the top level") -> T:
+    """Settings of any kind from plain data; UserError with one line for the first thing wrong.
+
+    name: what to call the whole of them.
+    """
     # Merged first: a stage's own defaults (say, the fine stage's fovy) hold beside what is given.
     try:
-        return RunConfig.model_validate(_merged(_own_defaults(RunConfig), tree))
+        return root.model_validate(_merged(_own_defaults(root), tree))
     except ValidationError as error:
-        raise UserError(_explain(error)) from None
+        raise UserError(_explain(error, root, name)) from None
 
 
 def changed(config: RunConfig, part: str, values: Mapping[str, Any]) -> RunConfig:
@@ -156,16 +166,25 @@ def _load_yaml(name: str, text: str) -> dict[str, Any]:
     return tree
 
 
-def _set(tree: dict[str, Any], pair: str) -> None:
+def set_value(
+    tree: dict[str, Any],
+    pair: str,
+    root: type[Part] = RunConfig,
+    example: str = "coarse.steps=80",
+) -> None:
+    """Put a `key=value` text into plain data; keys are dotted, values are read as YAML.
+
+    root: the settings that the data is of. Raises UserError for a text that is no pair.
+    """
     key, sign, text = pair.partition("=")
     key = key.strip()
     if not sign or not key:
-        raise UserError(f"--set takes key=value, got '{pair}'; for example --set coarse.steps=80")
+        raise UserError(f"--set takes key=value, got '{pair}'; for example --set {example}")
     try:
         value = yaml.safe_load(text) if text.strip() else ""
     except yaml.YAMLError:
         value = text
-    part = _part_at(key)
+    part = _part_at(key, root)
     if part is not None and part.shorthand is not None and isinstance(value, str):
         key = f"{key}.{part.shorthand}"
     *parents, leaf = key.split(".")
@@ -187,9 +206,9 @@ def _expanded(tree: Mapping[str, Any], model: type[Part]) -> dict[str, Any]:
     return full
 
 
-def _part_at(path: str) -> type[Part] | None:
-    """The part of the configuration that a dotted key names, if it names one."""
-    part: type[Part] | None = RunConfig
+def _part_at(path: str, root: type[Part]) -> type[Part] | None:
+    """The part of the settings that a dotted key names, if it names one."""
+    part: type[Part] | None = root
     for key in path.split("."):
         part = _part_of(part, key) if part is not None else None
     return part
@@ -208,19 +227,19 @@ def _kinds(annotation: Any) -> list[type[Part]]:
     return [kind for part in get_args(annotation) for kind in _kinds(part)]
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, root: type[Part], name: str) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part))
     if first["type"] == "extra_forbidden":
         parent, _, leaf = key.rpartition(".")
-        siblings = sorted(_fields_at(first["loc"][:-1]))
+        siblings = sorted(_fields_at(first["loc"][:-1], root))
         losses = [name for name, kind in LOSSES.items() if leaf in kind.model_fields]
         if losses and first["loc"][-2:-1] and first["loc"][-2] in LOSSES:
             return f"unknown setting '{key}': {leaf} is an option of {', '.join(losses)} alone"
-        hints = nearest(leaf, siblings) or _elsewhere(leaf)
+        hints = nearest(leaf, siblings) or _elsewhere(leaf, root)
         hint = f"did you mean {' or '.join(hints)}? " if hints else ""
         known = ", ".join(siblings)
-        return f"unknown setting '{key}'; {hint}{parent or 'the top level'} has: {known}"
+        return f"unknown setting '{key}'; {hint}{parent or name} has: {known}"
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if first["type"] == "union_tag_invalid":
@@ -239,9 +258,9 @@ def _is_union_branch(part: int | str) -> bool:
     )
 
 
-def _fields_at(location: Sequence[int | str]) -> Mapping[str, Any]:
+def _fields_at(location: Sequence[int | str], root: type[Part]) -> Mapping[str, Any]:
     """The settings of the part at a location as pydantic tells it."""
-    model: Any = RunConfig
+    model: Any = root
     for part in location:
         if part in LOSSES:
             model = LOSSES[str(part)]
@@ -251,14 +270,14 @@ def _fields_at(location: Sequence[int | str]) -> Mapping[str, Any]:
     return {} if model is None else model.model_fields
 
 
-def _elsewhere(leaf: str) -> list[str]:
+def _elsewhere(leaf: str, root: type[Part]) -> list[str]:
     """Up to three settings in other places whose last word is most like `leaf`."""
-    keys = list(dict.fromkeys(_all_keys()))
+    keys = list(dict.fromkeys(_all_keys(root)))
     words = nearest(leaf, {key.rpartition(".")[2] for key in keys}, count=1)
     return [key for key in keys if key.rpartition(".")[2] in words][:3]
 
 
-def _all_keys(model: type[Part] = RunConfig, path: str = "") -> Iterator[str]:
+def _all_keys(model: type[Part], path: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield path + name
         for kind in _kinds(field.annotation):

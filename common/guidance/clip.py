@@ -89,7 +89,10 @@ class ClipJudge:
         target = 1.0 - opacity_target(self.config, views.cameras, step).to(opacity)
         emptiness = torch.minimum(1.0 - opacity, target).mean()
         loss = -cosine.mean() - self.config.transmittance_weight * emptiness
-        watch = {"similarity": float(cosine.detach().mean()), "opacity": float(opacity.detach().mean())}
+        watch = {
+            "similarity": float(cosine.detach().mean()),
+            "opacity": float(opacity.detach().mean()),
+        }
         return Judged(loss, watch)
 
     def augmented(self, views: Views) -> Tensor:

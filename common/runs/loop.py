@@ -12,12 +12,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from . import checkpoints
 from ..config.models import AdamConfig
 from ..errors import UserError
 from ..files import remove_parts
-from .progress import say, stage_progress
+from . import checkpoints
 from .folder import Run
+from .progress import say, stage_progress
 
 
 class Trainable(Protocol):

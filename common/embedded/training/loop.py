@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from ...errors import UserError
@@ -37,7 +38,7 @@ from ...scene.images import save_png
 from ..names import VERSION_FILE, is_toybox
 from ..version import write_version
 from .data import Batch
-from .models import ema_decay, ema_update, rate_factor
+from .models import rate_factor
 from .settings import TrainConfig
 
 BETAS = (0.9, 0.99)
@@ -99,6 +100,7 @@ class Training:
         self.task, self.config, self.folder, self.device = task, config, folder, device
         self.count = Count()
         self.names = checkpoints.parameter_names(("net", task.net))
+        self.ema = EMAModel(task.net.parameters(), decay=config.ema)
         self.optimizer = torch.optim.AdamW(
             task.net.parameters(), lr=config.rate, betas=BETAS, fused=True
         )
@@ -115,14 +117,19 @@ class Training:
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.net.parameters(), config.clip)
         self.optimizer.step()
-        ema_update(self.task.average, self.task.net, ema_decay(count.step, config.ema))
+        self.ema.step(self.task.net.parameters())
         count.step += 1
         count.images += config.batch
         return loss, parts
 
+    def average(self) -> None:
+        """Bring the task's averaged networks up to date."""
+        self.ema.copy_to(self.task.average.parameters())
+
     def save(self) -> None:
         """Write a checkpoint."""
         count = self.count
+        self.average()
         state = checkpoints.optimizer_state(self.optimizer, self.names)
         for name, net in (("net", self.task.net), ("average", self.task.average)):
             state |= checkpoints.with_prefix(name, net.state_dict())
@@ -142,10 +149,13 @@ class Training:
             net.load_state_dict(checkpoints.under_prefix(name, tensors))
         checkpoints.load_optimizer_state(self.optimizer, self.names, tensors)
         self.task.load(tensors)
+        self.ema = EMAModel(self.task.average.parameters(), decay=self.config.ema)
+        self.ema.optimization_step = step
         self.count = Count(step, int(tensors["images"]), float(tensors["seconds"]))
 
     def publish(self) -> None:
         """Score the average, write its samples and its diffusers folder."""
+        self.average()
         scores = self.task.evaluate()
         self.log(scores)
         told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items() if " t " not in k)

@@ -220,18 +220,6 @@ def halved(module: Any) -> Any:
     return copy.deepcopy(module).cpu().half()
 
 
-def ema_decay(step: int, most: float) -> float:
-    """How much of the average stays at a step: little at first, `most` in the long run."""
-    return min(most, (1.0 + step) / (10.0 + step))
-
-
-@torch.no_grad()
-def ema_update(average: nn.Module, net: nn.Module, decay: float) -> None:
-    """Move an average of networks a step towards `net`."""
-    for mean, value in zip(average.parameters(), net.parameters(), strict=True):
-        mean.lerp_(value, 1.0 - decay)
-
-
 def rate_factor(step: int, progress: float, warmup: int) -> float:
     """The learning rate's share of its peak: rising, flat to half of the budget, then a cosine."""
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ...config.models import Count, Fraction, Part, Positive
-from ...errors import UserError, nearest
+from ...config.reading import set_value, validated
+from ...errors import UserError
 from ...files import write_whole
+from ...options import Count, Fraction, Part, Positive
 from ...runs.checkpoints import steps_on_disk
 
 Kind = Literal["pixel", "vae", "latent"]
@@ -156,7 +156,9 @@ def settings_for(kind: str, folder: Path, pairs: Sequence[str] = (), **given: An
     if kind not in KINDS:
         raise UserError(f"'{kind}' is no kind of training; choose one of: {', '.join(KINDS)}")
     saved = _saved(folder)
-    new = {k: v for k, v in given.items() if v is not None} | dict(map(_pair, pairs))
+    new = {k: v for k, v in given.items() if v is not None}
+    for pair in pairs:
+        set_value(new, pair, TrainConfig, "rate=0.0005")
     if {"minutes", "images"} & new.keys():
         saved = {k: v for k, v in saved.items() if k not in ("minutes", "images")}
     begun = saved.get("kind", kind)
@@ -164,7 +166,9 @@ def settings_for(kind: str, folder: Path, pairs: Sequence[str] = (), **given: An
         raise UserError(
             f"{folder} holds the training of '{begun}'; give another --out for '{kind}'"
         )
-    config = _validated({"kind": kind, **KIND_DEFAULTS[kind], **saved, **new})
+    config = validated(
+        TrainConfig, {"kind": kind, **KIND_DEFAULTS[kind], **saved, **new}, "a training"
+    )
     if saved and steps_on_disk(folder / "checkpoints"):
         before = {**config.model_dump(mode="json"), **saved}
         after = config.model_dump(mode="json")
@@ -193,28 +197,3 @@ def _saved(folder: Path) -> dict[str, Any]:
     if not isinstance(saved, dict):
         raise UserError(f"{path} is no settings file; give another --out")
     return saved
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    key, sign, value = text.partition("=")
-    if not sign or not key.strip():
-        raise UserError(f"--set takes key=value, got '{text}'; for example --set rate=0.0005")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        return key.strip(), value
-
-
-def _validated(tree: dict[str, Any]) -> TrainConfig:
-    try:
-        return TrainConfig.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        like = nearest(key, TrainConfig.model_fields)
-        hint = f"; did you mean {' or '.join(like)}?" if like else ""
-        known = ", ".join(TrainConfig.model_fields)
-        raise UserError(f"unknown setting '{key}'{hint} A training has: {known}")
-    message = first["msg"].removeprefix("Value error, ")
-    raise UserError(f"setting '{key}': {message}" if key else message)
