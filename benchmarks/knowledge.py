@@ -8,12 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..embedded.training.data import View, take_pictures, view_cameras
-from ..guidance.losses import Distillation, ddim_denoise
-from ..guidance.prompts import view_phrase
-from ..guidance.timesteps import share_to_timestep
-from ..priors.base import Prior
-from ..priors.pretrained import PretrainedPrior
+from maquette.common.embedded.training.data import View, take_pictures, view_cameras
+from maquette.common.guidance.ask import Ask
+from maquette.common.guidance.conditions import Rows
+from maquette.common.guidance.timesteps import share_to_timestep
+from maquette.common.losses.ddim import ddim_denoise
+from maquette.common.priors.base import Condition, Prior
+from maquette.common.priors.pretrained import PretrainedPrior
+from maquette.common.scene.view_words import view_phrase
 
 
 def true_views(views: list[View], resolution: int) -> Tensor:
@@ -31,12 +33,11 @@ def denoised(
     told: the camera is told; else the text names the view. No guidance.
     """
     x = prior.encode_image(images)
-    t = torch.full((len(x),), share_to_timestep(share, len(prior.schedule)))
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    t = torch.full((len(x),), share_to_timestep(share, len(prior.schedule)), device=x.device)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
     alpha, sigma = prior.schedule.at(t)
     x_t = prior.schedule.add_noise(x, noise, t)
-    text = prior.encode_text(texts_of(views, told))
-    eps = prior.predict_noise(x_t, t, text, view_cameras(views) if told else None)
+    eps = prior.predict_noise(x_t, t, condition(prior, views, told, x.device))
     return (x_t - sigma * eps) / alpha, x
 
 
@@ -51,21 +52,21 @@ def sample(
 ) -> Tensor:
     """Samples `[N, H, W, 3]` in [0, 1] of views' captions and cameras, by DDIM under guidance."""
     shape = (len(views), *prior.latent_shape)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    t = torch.full((len(views),), len(prior.schedule) - 1)
-    empty = prior.encode_text([""] * len(views))
-    context = Distillation(
-        prior=prior,
-        text=prior.encode_text(texts_of(views, told)),
-        uncond=empty,
-        negative=empty,
-        camera=view_cameras(views) if told else None,
-        guidance_scale=scale,
-    )
-    x = ddim_denoise(noise, t, steps, scale, context)
-    if prior.space == "latent":
-        return prior.decode_image(x)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(prior.device)
+    t = torch.full((len(views),), len(prior.schedule) - 1, device=prior.device)
+    wanted = condition(prior, views, told, prior.device)
+    empty = Condition(prior.encode_text([""] * len(views)), wanted.cameras)
+    x = ddim_denoise(noise, t, steps, scale, Ask(prior, Rows(wanted, empty)))
+    image = prior.decode_image(x)
+    if image is not None:
+        return image
     return (0.5 * x + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+
+
+def condition(prior: Prior, views: list[View], told: bool, device: torch.device) -> Condition:
+    """What a prior is told of views: caption and camera, or a caption that names the view."""
+    cameras = view_cameras(views).to(device) if told else None
+    return Condition(prior.encode_text(texts_of(views, told)), cameras)
 
 
 def texts_of(views: list[View], told: bool) -> list[str]:

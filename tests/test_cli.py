@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from maquette import pipeline
-from maquette.common.config.models import build_config
+from maquette.common.config.reading import build_config
 from maquette.common.files import sole_writer
 from maquette.common.runs.checkpoints import checkpoint_path, write_checkpoint, write_tensors
 from maquette.common.runs.coarse_result import RESULT

@@ -18,7 +18,8 @@ from maquette.coarse.train import run_coarse
 from maquette.common.runs.checkpoints import checkpoint_path, read_tensors
 from maquette.common.runs.coarse_result import RESULT
 from maquette.common.runs.folder import open_run
-from maquette.fine.train import FIRST, run_fine
+from maquette.fine.first_shape import FIRST
+from maquette.fine.train import run_fine
 
 pytestmark = pytest.mark.slow
 

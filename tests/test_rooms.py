@@ -60,9 +60,11 @@ def _at_import(tree: ast.Module) -> list[ast.stmt]:
     for node in tree.body:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             continue
-        found += [n for n in ast.walk(node) if isinstance(n, ast.stmt)] if isinstance(
-            node, ast.With | ast.Try
-        ) else [node]
+        found += (
+            [n for n in ast.walk(node) if isinstance(n, ast.stmt)]
+            if isinstance(node, ast.With | ast.Try)
+            else [node]
+        )
     return found
 
 

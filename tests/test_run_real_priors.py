@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from maquette import pipeline
 from maquette.common.errors import UserError
-from maquette.common.guidance.score import Guide
+from maquette.common.guidance.score import ScoreDistillation
 from maquette.common.runs.checkpoints import checkpoint_path
 from tests.reference.tiny_models import build
 
@@ -91,7 +91,7 @@ def test_a_cut_off_run_ends_with_the_same_bits(
     pairs = settings(models, "coarse.distillation=vsd", "coarse.distillation.guidance_scale=7.5")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     maquette("run", "a red chair", *pairs, "--out", str(whole))
-    real = Guide.__call__
+    real = ScoreDistillation.__call__
     for resolution, last, command in (
         (32, 3, ["run", "a red chair", *pairs, "--out", str(cut)]),  # in the coarse stage
         (64, 1, ["resume", str(cut)]),  # in the fine stage
@@ -102,10 +102,10 @@ def test_a_cut_off_run_ends_with_the_same_bits(
                 raise CutOffError
             return real(self, image, cameras, step)
 
-        monkeypatch.setattr(Guide, "__call__", call)
+        monkeypatch.setattr(ScoreDistillation, "__call__", call)
         with pytest.raises(CutOffError):
             maquette(*command)
-    monkeypatch.setattr(Guide, "__call__", real)
+    monkeypatch.setattr(ScoreDistillation, "__call__", real)
     maquette("resume", str(cut))
     for stage, steps in (("coarse", 4), ("fine", 2)):
         ours = load_file(checkpoint_path(whole / stage, steps))

@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maquette.coarse.field import RadianceField
-from maquette.common.config.models import FieldConfig, GridConfig
+from maquette.common.config.fields import HashGridConfig
+from maquette.common.config.models import FieldConfig
 
-SMALL = GridConfig(levels=2, features=2, log2_entries=12, base_resolution=2, finest_resolution=4)
+SMALL = HashGridConfig(
+    levels=2, features=2, log2_entries=12, base_resolution=2, finest_resolution=4
+)
 
 
 def field(learns: bool = False, **changes: object) -> RadianceField:

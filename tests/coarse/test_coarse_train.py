@@ -1,18 +1,25 @@
-"""The coarse stage's model: its learning rates, its losses, and what it hands on."""
+"""The NeRF as a scene: its learning rates, its losses, its views, and what it hands on."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
+from maquette.coarse.background import Background
 from maquette.coarse.losses import entropy_loss, opacity_loss, orientation_loss
+from maquette.coarse.nerf import Nerf
 from maquette.coarse.render import Rendered, render_views
-from maquette.coarse.train import CoarseModel, preview, regularizers, result
-from maquette.common.config.models import CoarseConfig, HandoffConfig, build_config
-from maquette.common.fields.field import HashField, grid_config
+from maquette.common.config.models import (
+    BackgroundConfig,
+    CoarseConfig,
+    CoarseLossConfig,
+    HandoffConfig,
+)
+from maquette.common.config.reading import build_config
+from maquette.common.fields.field import HashField
+from maquette.common.runs.coarse_result import CoarseResult
 from maquette.common.scene.cameras import orbit, sphere_views
-from maquette.common.scene.shading import headlights
+from maquette.common.scene.shading import ALBEDO, Lights, headlights
 
 SMALL = (
     "coarse.field.grid.levels=3",
@@ -33,16 +40,16 @@ def small_config() -> CoarseConfig:
 
 
 @pytest.fixture(scope="module")
-def model() -> CoarseModel:
+def model() -> Nerf:
     torch.manual_seed(0)
-    made = CoarseModel(small_config(), torch.device("cpu"))
+    made = Nerf(small_config(), torch.device("cpu"))
     with torch.no_grad():  # no symmetric blob, as a new field is
         made.field.body.grid.tables.uniform_(-2, 2)
         made.field.body.out.weight.mul_(3)
     return made
 
 
-def views(model: CoarseModel) -> Rendered:
+def views(model: Nerf) -> Rendered:
     cameras = orbit(2)
     lights = headlights(cameras.position, 0.3)
     return render_views(
@@ -50,7 +57,7 @@ def views(model: CoarseModel) -> Rendered:
     )
 
 
-def test_the_background_learns_at_its_own_rate(model: CoarseModel) -> None:
+def test_the_background_learns_at_its_own_rate(model: Nerf) -> None:
     config = small_config()
     groups = model.learner().optimizer.param_groups
     assert [group["lr"] for group in groups] == [
@@ -60,14 +67,14 @@ def test_the_background_learns_at_its_own_rate(model: CoarseModel) -> None:
     assert groups[1]["params"] == list(model.background.parameters())
 
 
-def test_a_checkpoint_holds_field_background_and_occupancy(model: CoarseModel) -> None:
+def test_a_checkpoint_holds_field_background_and_occupancy(model: Nerf) -> None:
     names = model.learner().tensors().keys()
     assert {name.split("/")[0] for name in names} == {"field", "background", "occupancy"}
     assert any("occs" in name for name in names)
 
 
-def test_losses_are_weighed_by_their_schedules(model: CoarseModel) -> None:
-    rendered, config = views(model), small_config()
+def test_losses_are_weighed_by_their_schedules(model: Nerf) -> None:
+    rendered = views(model)
     assert rendered.normals.shape[0] > 10
     for step, orientation in ((0, 10.0), (50, 505.0), (100, 1000.0)):
         wanted = (
@@ -76,16 +83,18 @@ def test_losses_are_weighed_by_their_schedules(model: CoarseModel) -> None:
             + orientation
             * orientation_loss(rendered.normals, rendered.directions, rendered.hit_opacity)
         )
-        torch.testing.assert_close(regularizers(rendered, config, step), wanted)
+        torch.testing.assert_close(model.regularize(rendered, step), wanted)
 
 
 @pytest.fixture(scope="module")
-def handed(model: CoarseModel) -> dict[str, Tensor]:
-    return result(model, HandoffConfig(resolution=16, views=16, view_resolution=32))
+def handed(model: Nerf) -> CoarseResult:
+    return model.hand_off(HandoffConfig(resolution=16, views=16, view_resolution=32))
 
 
-def test_the_density_is_read_at_the_lattice_points(model: CoarseModel, handed) -> None:
-    density = handed["density"]
+def test_the_density_is_read_at_the_lattice_points(model: Nerf, handed: CoarseResult) -> None:
+    density = handed.inside
+    assert density is not None
+    assert handed.levels == (0.5, 500.0)
     assert density.shape == (17, 17, 17)
     for index in ((8, 8, 8), (12, 8, 3), (2, 9, 15), (0, 0, 16)):
         point = torch.tensor([index], dtype=torch.float32) / 8 - 1
@@ -94,28 +103,70 @@ def test_the_density_is_read_at_the_lattice_points(model: CoarseModel, handed) -
         )
 
 
-def test_the_views_are_those_of_the_sphere(model: CoarseModel, handed) -> None:
-    assert handed["images"].shape == (16, 32, 32, 3)
-    assert handed["images"].dtype == torch.uint8
-    assert handed["opacity"].shape == (16, 32, 32)
+def test_the_views_are_those_of_the_sphere(model: Nerf, handed: CoarseResult) -> None:
+    assert handed.images.shape == (16, 32, 32, 3)
+    assert handed.images.dtype == torch.uint8
+    assert handed.opacity.shape == (16, 32, 32)
     cameras = sphere_views(16)[5:6]
     lights = headlights(cameras.position, 0.35)
     with torch.no_grad():
         rendered = render_views(
             model.field, model.background, model.occupancy, cameras, lights, 32, training=False
         )
-    torch.testing.assert_close(handed["opacity"][5], rendered.opacity[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(handed.opacity[5], rendered.opacity[0], atol=1e-5, rtol=0)
 
 
-def test_the_field_can_be_built_again_from_what_is_handed_on(model: CoarseModel, handed) -> None:
-    config = small_config().field
-    field = HashField(grid_config(config.grid), config.hidden, outputs=4)
-    field.load_state_dict({k[6:]: v for k, v in handed.items() if k.startswith("field/")})
+def test_the_colour_field_is_the_albedo_and_carries_its_shape(
+    model: Nerf, handed: CoarseResult
+) -> None:
+    again = HashField.blank(handed.color.shape())
+    again.load_state_dict(handed.color.state_dict())
     points = torch.rand(50, 3) * 2 - 1
-    assert torch.equal(field(points), model.field.body(points))
+    with torch.no_grad():
+        expected = model.field.body(points)[:, 1:4]
+        torch.testing.assert_close(handed.color(points), expected, atol=1e-6, rtol=1e-6)
+        assert torch.equal(again(points), handed.color(points))
 
 
-def test_the_preview_goes_around(model: CoarseModel) -> None:
-    images = preview(model, count=3, resolution=24)
+def test_views_before_another_backdrop_are_rendered_before_it(model: Nerf) -> None:
+    """What is judged knows its opacity, so that a judge may put something else behind."""
+    cameras = orbit(2)
+    lights = headlights(cameras.position, 0.3)
+    torch.manual_seed(1)
+    seen, _ = model.render(cameras, lights, 0)
+    other = torch.tensor([0.1, 0.9, 0.4])
+    behind = Background(BackgroundConfig(kind="solid", color=(0.1, 0.9, 0.4)))
+    torch.manual_seed(1)
+    expected = render_views(
+        model.field, behind, model.occupancy, cameras, lights, 64, training=True
+    )
+    torch.testing.assert_close(seen.before(other), expected.image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen.opacity, expected.opacity)
+
+
+def test_the_orientation_loss_is_there_whatever_the_lamp_shows(model: Nerf) -> None:
+    """In every step in which it has a weight, and in no other."""
+    cameras, one = orbit(2), torch.ones(2)
+    unlit = Lights(cameras.position, one, torch.full((2,), ALBEDO))
+    assert not unlit.need_normals()
+    for wanted in (False, True):
+        rendered = render_views(
+            model.field, model.background, model.occupancy, cameras, unlit, 16, False, wanted
+        )
+        assert (rendered.normals.shape[0] > 10) == wanted
+    losses = []
+    for weight in (0.0, 3.0):
+        tree = {**dict(model.config.losses), "orientation": weight}
+        config = model.config.model_copy(update={"losses": CoarseLossConfig(**tree)})
+        judged = Nerf(config, torch.device("cpu"))
+        judged.field, judged.background = model.field, model.background
+        judged.occupancy = model.occupancy
+        torch.manual_seed(2)
+        losses.append(judged.render(cameras, unlit, 0)[1])
+    assert float(losses[1].detach()) > float(losses[0].detach()) + 1e-4
+
+
+def test_the_preview_goes_around(model: Nerf) -> None:
+    images = model.preview(count=3, resolution=24)
     assert images.shape == (3, 24, 24, 3)
     assert 0.0 <= float(images.min()) <= float(images.max()) <= 1.0 + 1e-6

@@ -10,26 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from maquette.common.begin import begin
-from maquette.common.config.models import (
-    PriorConfig,
-    PromptConfig,
-    RunConfig,
-    build_config,
-    read_config_file,
-)
+from maquette.common.begin import SUITED, begin
+from maquette.common.config.models import PriorConfig, PromptConfig, RunConfig
+from maquette.common.config.priors import PriorConfig
+from maquette.common.config.prompts import CONFLICTING_WORDS, PHRASES, PromptConfig
+from maquette.common.config.reading import build_config, read_config_file
 from maquette.common.errors import UserError
 from maquette.common.guidance import choose
 from maquette.common.guidance.choose import (
     check_prompts,
     load_options,
-    load_prior,
     parse_lora,
     view_config,
     with_absolute_paths,
 )
-from maquette.common.guidance.prompts import CONFLICTING_WORDS, PHRASES, ViewConfig
-from maquette.common.priors.loading import ALIASES, SUITED, LoadOptions
+from maquette.common.priors.loading import load_prior
+from maquette.common.priors.location import ALIASES
 from tests.reference.tiny_models import build
 
 CPU = torch.device("cpu")
@@ -72,8 +68,8 @@ def test_every_option_of_the_loader_can_be_configured() -> None:
     options = load_options(changed, "pixel", torch.device("cuda:1"))
     assert (options.source, options.device) == ("owner/name", "cuda:1")
     assert options.loras == (("a.safetensors", 0.5), ("b", 1.0))
-    plain = LoadOptions("exact")
-    for field in dataclasses.fields(LoadOptions):
+    plain = PriorConfig("exact")
+    for field in dataclasses.fields(PriorConfig):
         if field.name != "text":  # whether the text encoders are needed is the run's to know
             assert getattr(options, field.name) != getattr(plain, field.name), field.name
     assert load_options(PriorConfig(), "pixel", CPU) == plain
@@ -134,7 +130,7 @@ def test_perp_neg_needs_view_texts() -> None:
 
 
 def test_views_are_named_to_priors_that_are_not_told_them() -> None:
-    assert view_config(PromptConfig(), told=False) == ViewConfig()
+    assert view_config(PromptConfig(), told=False) == PromptConfig()
     assert not view_config(PromptConfig(), told=True).view_dependent
     assert view_config(PromptConfig(view_dependent=True), told=True).view_dependent
     some = PromptConfig(phrases={"back": "from behind"}, conflicting_words={"side": ["badge"]})

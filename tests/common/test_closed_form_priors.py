@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
+from maquette.common.embedded.exact import posterior_mean
 from maquette.common.errors import UserError
-from maquette.common.priors.closed_form import (
+from maquette.common.priors.noise import cosine_schedule
+from tests.reference.closed_form import (
     FiniteSetPrior,
     GaussianPrior,
     gaussian_denoise,
     noise_from_mean,
-    posterior_mean,
 )
-from maquette.common.priors.noise import cosine_schedule
 
 A, S = torch.tensor([[0.8], [0.6]]).double(), torch.tensor([[0.6], [0.8]]).double()
 

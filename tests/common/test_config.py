@@ -11,16 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from maquette.common.config.models import (
-    CoarseConfig,
-    PriorConfig,
-    RunConfig,
-    build_config,
-    changed,
-    shipped_configs,
-    to_yaml,
-    validate,
-)
+from maquette.common.config.models import CoarseConfig, PriorConfig, RunConfig
+from maquette.common.config.reading import build_config, changed, shipped_configs, to_yaml, validate
 from maquette.common.errors import UserError
 from maquette.common.schedules import step_schedule
 

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from maquette.common.config.models import CriticConfig, build_config
+from maquette.common.config.priors import PriorConfig
+from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
 from maquette.common.guidance.choose import require_peft
 from maquette.common.guidance.critic import LoraCritic, time_embedding
-from maquette.common.guidance.losses import Distillation, vsd
-from maquette.common.guidance.prepare import prepare_guide
-from maquette.common.priors.loading import LoadOptions, load_prior
+from maquette.common.guidance.losses import vsd
+from maquette.common.guidance.prepare import prepare_judges
+from maquette.common.losses import CriticConfig
+from maquette.common.losses.base import Distillation
+from maquette.common.priors.loading import load_prior
 from maquette.common.priors.pretrained import PretrainedPrior
 from maquette.common.runs.folder import Run
 from maquette.common.scene.cameras import orbit
@@ -31,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def loaded(folder: Path, **options) -> PretrainedPrior:
-    return load_prior(LoadOptions(str(folder), **options))
+    return load_prior(PriorConfig(str(folder), **options))
 
 
 def inputs(prior: PretrainedPrior) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,7 +171,7 @@ def test_where_it_cannot_be(models: dict[str, Path], monkeypatch: pytest.MonkeyP
         require_peft()
     with pytest.raises(UserError, match="pip install"):
         LoraCritic(prior, CriticConfig())
-    prior.options = LoadOptions(prior.source, offload="group")
+    prior.options = PriorConfig(prior.source, offload="group")
     with pytest.raises(UserError, match="offload none or model"):
         LoraCritic(prior, CriticConfig())
 
@@ -178,13 +181,13 @@ def test_the_guide_trains_and_keeps_it(models: dict[str, Path], tmp_path: Path) 
     settings += ["coarse.distillation=vsd", "coarse.distillation.critic.learning_rate=0.01"]
     settings += ["coarse.distillation.critic.camera_dropout=0"]
     run = Run(tmp_path, build_config("a red chair", None, settings))
-    guide = prepare_guide(run, "coarse", torch.device("cpu"))
+    guide = prepare_judges(run, "coarse", torch.device("cpu"))
     start = {key: value.clone() for key, value in guide.tensors().items()}
     for step in range(2):
         guide(torch.rand(2, 32, 32, 3), VIEWS, step)
     # Though the prior is blind here, the critic is told the camera.
     assert not torch.equal(guide.tensors()["camera"], start["camera"])
-    again = prepare_guide(run, "coarse", torch.device("cpu"))
+    again = prepare_judges(run, "coarse", torch.device("cpu"))
     again.load({})  # the checkpoint of step 0 knows no critic
     assert all(torch.equal(again.tensors()[key], value) for key, value in start.items())
     again.load(guide.tensors())

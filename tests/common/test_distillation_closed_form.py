@@ -12,13 +12,7 @@ import torch
 
 from maquette.common.guidance.losses import (
     PAPER,
-    Distillation,
-    ExactGaussianCritic,
-    LossName,
-    clip_gradient,
     csd,
-    ddim_denoise,
-    ddim_invert,
     distillation_gradient,
     guided_noise,
     hifa,
@@ -31,11 +25,14 @@ from maquette.common.guidance.losses import (
     sjc,
     vsd,
 )
-from maquette.common.guidance.timesteps import WeightKind, weight
+from maquette.common.guidance.score import clip_gradient
+from maquette.common.losses import LossName, WeightKind, weight
+from maquette.common.losses.base import Distillation
+from maquette.common.losses.ddim import ddim_denoise, ddim_invert
 from maquette.common.priors.base import Prior, TextEmbedding
-from maquette.common.priors.closed_form import FiniteSetPrior, GaussianPrior
 from maquette.common.priors.noise import NoiseSchedule, cosine_schedule
 from maquette.common.scene.cameras import Cameras, orbit
+from tests.reference.closed_form import ExactGaussianCritic, FiniteSetPrior, GaussianPrior
 
 T = 200
 SCHEDULE = cosine_schedule(T)

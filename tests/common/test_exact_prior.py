@@ -9,7 +9,8 @@ from torch import Tensor
 from maquette.common.embedded import exact
 from maquette.common.embedded.exact import BLOCK, ExactPrior, linear_encoder
 from maquette.common.errors import UserError
-from maquette.common.guidance.losses import Distillation, distillation_gradient
+from maquette.common.guidance.losses import distillation_gradient
+from maquette.common.losses.base import Distillation
 from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.toybox.objects import ToyObject, build
 from maquette.common.toybox.studio import photograph

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from maquette.common.config.models import GridConfig
-from maquette.common.fields.field import HashField, grid_config, grow
+from maquette.common.config.fields import HashGridConfig
+from maquette.common.fields.field import HashField, grow
 from maquette.common.fields.hashgrid import resolutions, table_offsets
 
-GRID = grid_config(
-    GridConfig(levels=3, features=2, log2_entries=10, base_resolution=4, finest_resolution=16)
+GRID = HashGridConfig(
+    levels=3, features=2, log2_entries=10, base_resolution=4, finest_resolution=16
 )
 POINTS = torch.rand(200, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -26,7 +26,7 @@ def field() -> HashField:
 
 @pytest.mark.parametrize(("levels", "base", "finest"), [(3, 4, 16), (16, 16, 4096), (8, 8, 128)])
 def test_the_finest_level_is_the_one_asked_for(levels: int, base: int, finest: int) -> None:
-    made = grid_config(GridConfig(levels=levels, base_resolution=base, finest_resolution=finest))
+    made = HashGridConfig(levels=levels, base_resolution=base, finest_resolution=finest)
     found = resolutions(made)
     assert (len(found), found[0], found[-1]) == (levels, base, finest)
 
@@ -60,7 +60,7 @@ def test_points_outside_take_the_value_of_the_cube_s_nearest_point() -> None:
 def test_a_grown_field_has_the_same_values(extra: int) -> None:
     made = field()
     grown = grow(made, extra)
-    assert grown.grid.config.levels == 3 + extra
+    assert (grown.grid.config.levels, grown.grid.config.depth) == (3, 3 + extra)
     assert resolutions(grown.grid.config)[:3] == resolutions(GRID)
     torch.testing.assert_close(grown(POINTS), made(POINTS), atol=1e-6, rtol=1e-6)
 
@@ -78,6 +78,16 @@ def test_new_levels_learn_though_they_do_nothing_yet() -> None:
     with torch.no_grad():
         grown.grid.tables[new:] -= 0.1 * gradient[new:]
     assert float((grown(POINTS) - made(POINTS)).detach().abs().max()) > 1e-3
+
+
+def test_a_field_is_built_again_from_its_shape() -> None:
+    grown = grow(field(), 2)
+    again = HashField.blank(grown.shape())
+    assert again.grid.config == grown.grid.config
+    again.load_state_dict(grown.state_dict())
+    assert torch.equal(again(POINTS), grown(POINTS))
+    with pytest.raises(ValueError, match="shape: expected"):
+        HashField.blank(torch.tensor([1, 2]))
 
 
 def test_growing_by_nothing_is_the_field_itself() -> None:

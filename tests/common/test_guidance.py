@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from maquette.common.guidance.mixing import guide, perp_neg, perpendicular, predict
+from maquette.common.guidance.mixing import classifier_free, perp_neg, perpendicular, predict
 from maquette.common.priors.base import Prior, TextEmbedding
 from maquette.common.priors.noise import cosine_schedule
 from maquette.common.scene.cameras import Cameras
@@ -42,9 +42,9 @@ def orbit_cameras(azimuth: list[float]) -> Cameras:
 
 def test_scale_one_is_the_text_and_zero_ignores_it() -> None:
     e_0, e_y = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 5.0])
-    assert torch.equal(guide(e_0, e_y, 1.0), e_y)
-    assert torch.equal(guide(e_0, e_y, 0.0), e_0)
-    assert torch.equal(guide(e_0, e_y, 7.5), torch.tensor([16.0, 50.5]))
+    assert torch.equal(classifier_free(e_0, e_y, 1.0), e_y)
+    assert torch.equal(classifier_free(e_0, e_y, 0.0), e_0)
+    assert torch.equal(classifier_free(e_0, e_y, 7.5), torch.tensor([16.0, 50.5]))
 
 
 def test_predict_asks_once_and_keeps_rows_together() -> None:
@@ -119,7 +119,7 @@ def test_perp_neg_pairs_every_row_with_its_own() -> None:
 def test_perp_neg_without_weights_is_guidance_and_survives_a_zero_axis() -> None:
     e_0, e_pos, e_negs, weights = random_batch()
     plain = perp_neg(e_0, e_pos, e_negs, torch.zeros_like(weights), 7.5)
-    torch.testing.assert_close(plain, guide(e_0, e_pos, 7.5))
+    torch.testing.assert_close(plain, classifier_free(e_0, e_pos, 7.5))
     same = perp_neg(e_0, e_0, e_negs, weights, 1.0)
     push = (weights[:, :, None, None, None] * (e_negs - e_0)).sum(0)
     torch.testing.assert_close(same, e_0 + push)

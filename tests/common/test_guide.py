@@ -14,18 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.common.config.models import DistillationConfig, PromptConfig, build_config
+from maquette.common.config.models import PromptConfig
+from maquette.common.config.priors import PriorConfig
+from maquette.common.config.reading import build_config
 from maquette.common.embedded.exact import ExactPrior
 from maquette.common.errors import UserError
 from maquette.common.guidance import prepare
 from maquette.common.guidance.choose import view_config
-from maquette.common.guidance.losses import LossName, clip_gradient, distillation_gradient, hifa
-from maquette.common.guidance.prepare import prepare_guide
+from maquette.common.guidance.losses import distillation_gradient, hifa
+from maquette.common.guidance.prepare import prepare_judges
 from maquette.common.guidance.prompts import ViewPrompts, perp_neg_weights
-from maquette.common.guidance.score import Guide
+from maquette.common.guidance.score import ScoreDistillation, clip_gradient
 from maquette.common.guidance.timesteps import dreamtime_timesteps, sqrt_annealing
+from maquette.common.losses import SDS, LossName
 from maquette.common.priors.base import Prior, TextEmbedding
-from maquette.common.priors.loading import LoadOptions
 from maquette.common.priors.noise import cosine_schedule
 from maquette.common.priors.pretrained import (
     LoadedPipeline,
@@ -81,8 +83,8 @@ def voice(prompt: str, shape: Any) -> Tensor:
 def guide_of(prior: Prior, text: PromptConfig | None = None, told: bool = False, **config: Any):
     text = text or PromptConfig()
     prompts = ViewPrompts.encode(prior, "a red chair", view_config(text, told))
-    settings = DistillationConfig(**config)
-    return Guide(prior, prompts, settings, 10, tell_camera=told, perp_neg=text.perp_neg)
+    settings = SDS(**config)
+    return ScoreDistillation(prior, prompts, settings, 10, tell_camera=told, perp_neg=text.perp_neg)
 
 
 def noise_of(text: str, t: int) -> Tensor:
@@ -271,7 +273,7 @@ class Decoding(PretrainedPrior):
 
     def __init__(self, vae: nn.Module | None) -> None:
         pipeline = SimpleNamespace(vae=vae)
-        options = LoadOptions(source="fake")
+        options = PriorConfig(source="fake")
         loaded = LoadedPipeline(pipeline, "fake", None, options, CPU, torch.float32)
         super().__init__(loaded, nn.Identity(), "epsilon")
         self.space = "pixel" if vae is None else "latent"
@@ -289,11 +291,11 @@ class Decoding(PretrainedPrior):
         return torch.stack([voice(p, x_t.shape[1:]) for p in text.prompts])
 
 
-def hifa_of(prior: Prior, **config: Any) -> Guide:
+def hifa_of(prior: Prior, **config: Any) -> ScoreDistillation:
     return guide_of(prior, loss="hifa", guidance_scale=1.0, t_min=0.4, t_max=0.4, **config)
 
 
-def judged(guide: Guide, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def judged(guide: ScoreDistillation, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of the loss with respect to the image, the loss, and the noise that was drawn."""
     image = image.clone().requires_grad_()
     torch.manual_seed(7)
@@ -445,7 +447,7 @@ def test_every_loss_runs_on_stable_diffusion(
     loss: LossName, models: dict[str, Path], tmp_path: Path
 ) -> None:
     run = run_in(tmp_path, models["sd15"], f"coarse.distillation={loss}", "coarse.text.negative=x")
-    guide = prepare_guide(run, "coarse", CPU)
+    guide = prepare_judges(run, "coarse", CPU)
     image = torch.rand(3, 32, 32, 3, requires_grad=True)
     guided = guide(image, THREE, 4)
     guided.loss.backward()
@@ -464,7 +466,7 @@ def test_texts_are_embedded_once_a_run(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_in(tmp_path, models["sd15"])
-    first = prepare_guide(run, "coarse", CPU)
+    first = prepare_judges(run, "coarse", CPU)
     kept = list(run.coarse.glob("text-*.safetensors"))
     assert len(kept) == 1
     assert isinstance(first.prior, PretrainedPrior)
@@ -475,7 +477,7 @@ def test_texts_are_embedded_once_a_run(
         prepare, "load_pretrained", lambda options: (loads.append(options.text), real(options))[1]
     )
     monkeypatch.setattr(PretrainedPrior, "encode_text", lambda *_: pytest.fail("embedded again"))
-    second = prepare_guide(run, "coarse", CPU)
+    second = prepare_judges(run, "coarse", CPU)
     assert loads == [False]
     for ours, theirs in (
         (first.prompts.rows(THREE), second.prompts.rows(THREE)),
@@ -488,49 +490,49 @@ def test_texts_are_embedded_once_a_run(
 
 
 def test_kept_texts_belong_to_prompt_and_model(models: dict[str, Path], tmp_path: Path) -> None:
-    prepare_guide(run_in(tmp_path, models["sd15"]), "coarse", CPU)
-    prepare_guide(run_in(tmp_path, models["sd15"], prompt="a mushroom"), "coarse", CPU)
+    prepare_judges(run_in(tmp_path, models["sd15"]), "coarse", CPU)
+    prepare_judges(run_in(tmp_path, models["sd15"], prompt="a mushroom"), "coarse", CPU)
     assert len(list((tmp_path / "coarse").glob("text-*"))) == 2
     other = build("sd15", tmp_path / "other", seed=1)
     (tmp_path / "coarse" / "prior.json").unlink()
-    prepare_guide(run_in(tmp_path, other), "coarse", CPU)
+    prepare_judges(run_in(tmp_path, other), "coarse", CPU)
     kept = sorted((tmp_path / "coarse").glob("text-*"))
     assert len(kept) == 3
     kept[0].write_bytes(kept[0].read_bytes()[:-9])  # damaged: made again, not used
     for model, prompt in ((other, "a red chair"), (models["sd15"], "a mushroom")):
         (tmp_path / "coarse" / "prior.json").unlink()
-        prepare_guide(run_in(tmp_path, model, prompt=prompt), "coarse", CPU)
+        prepare_judges(run_in(tmp_path, model, prompt=prompt), "coarse", CPU)
 
 
 def test_preparing_draws_nothing_of_the_run(models: dict[str, Path], tmp_path: Path) -> None:
     run = run_in(tmp_path, models["sd15"], "coarse.distillation=vsd")
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    first = prepare_guide(run, "coarse", CPU).tensors()
+    first = prepare_judges(run, "coarse", CPU).tensors()
     torch.manual_seed(4)
-    second = prepare_guide(run, "coarse", CPU).tensors()
+    second = prepare_judges(run, "coarse", CPU).tensors()
     torch.manual_seed(3)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_view_words_go_to_priors_that_are_not_told(models: dict[str, Path], tmp_path: Path) -> None:
-    told = prepare_guide(run_in(tmp_path / "a", models["camera-pixel"]), "coarse", CPU)
+    told = prepare_judges(run_in(tmp_path / "a", models["camera-pixel"]), "coarse", CPU)
     assert told.prompts.rows(THREE).prompts == ("a red chair",) * 3
     assert told.context(THREE, 0).camera is not None
     blind_run = run_in(tmp_path / "b", models["camera-pixel"], "coarse.prior.camera=false")
-    blind = prepare_guide(blind_run, "coarse", CPU)
+    blind = prepare_judges(blind_run, "coarse", CPU)
     assert blind.prompts.rows(THREE).prompts[1] == "a red chair, back view"
     assert blind.context(THREE, 0).camera is None
     perp_neg = run_in(tmp_path / "c", models["camera-pixel"], "coarse.text.perp_neg=true")
     with pytest.raises(UserError, match=r"text\.view_dependent=true"):
-        prepare_guide(perp_neg, "coarse", CPU)
+        prepare_judges(perp_neg, "coarse", CPU)
 
 
 def test_what_disappoints_is_said_once(models: dict[str, Path], tmp_path: Path) -> None:
     long = " ".join(["mushroom"] * 78)
     run = run_in(tmp_path, models["sd15"], "coarse.distillation.guidance_scale=1", prompt=long)
-    prepare_guide(run, "coarse", CPU)
+    prepare_judges(run, "coarse", CPU)
     cut, plain = sorted(event["message"] for event in events(run, "warning"))[::-1]
     assert "longer than the CLIP text encoder takes" in cut
     assert "and 3 more texts likewise" in cut
@@ -538,6 +540,6 @@ def test_what_disappoints_is_said_once(models: dict[str, Path], tmp_path: Path) 
 
 
 def test_running_out_of_memory_names_options(models: dict[str, Path], tmp_path: Path) -> None:
-    guide = prepare_guide(run_in(tmp_path, models["sd15"]), "coarse", CPU)
+    guide = prepare_judges(run_in(tmp_path, models["sd15"]), "coarse", CPU)
     with pytest.raises(UserError, match="checkpoint_vae"), guide.memory_advice():
         raise torch.OutOfMemoryError("no more")

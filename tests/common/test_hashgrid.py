@@ -13,7 +13,6 @@ from maquette.common.fields.hashgrid import (
     HashGridConfig,
     encode,
     extend,
-    growth_for,
     is_hashed,
     numba_twin,
     reference,
@@ -24,7 +23,7 @@ from maquette.common.fields.hashgrid import (
 )
 
 # Two dense levels and three hashed ones.
-SMALL = {"levels": 5, "log2_entries": 10, "base_resolution": 4, "growth": 1.7}
+SMALL = {"levels": 5, "log2_entries": 10, "base_resolution": 4, "finest_resolution": 33}
 
 
 def grid(features: int = 2, **changes) -> HashGridConfig:
@@ -62,10 +61,8 @@ def test_the_default_is_magic3ds_coarse_grid():
 
 @pytest.mark.parametrize("finest", [17, 100, 255, 256, 2048, 4096])
 @pytest.mark.parametrize("levels", [2, 5, 8, 16])
-def test_growth_for_meets_the_finest_resolution(levels, finest):
-    config = HashGridConfig(
-        levels=levels, base_resolution=16, growth=growth_for(levels, 16, finest)
-    )
+def test_growth_meets_the_finest_resolution(levels, finest):
+    config = HashGridConfig(levels=levels, base_resolution=16, finest_resolution=finest)
     assert resolutions(config)[0] == 16
     assert resolutions(config)[-1] == finest
 
@@ -80,8 +77,8 @@ def test_levels_are_dense_until_their_corners_outgrow_the_table():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"levels": 0}, {"features": 0}, {"growth": 0.5}, {"growth": math.nan}, {"log2_entries": 40},
-     {"growth": 1e6}],
+    [{"levels": 0}, {"features": 0}, {"finest_resolution": 3}, {"log2_entries": 40},
+     {"finest_resolution": 2**20 + 1}, {"extra_levels": 16, "finest_resolution": 400}],
 )  # fmt: skip
 def test_a_config_that_makes_no_grid_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -90,7 +87,9 @@ def test_a_config_that_makes_no_grid_is_refused(wrong):
 
 @pytest.mark.parametrize("encoder", [reference.encode, numba_twin.encode])
 def test_a_dense_level_reproduces_a_linear_function(encoder):
-    config = HashGridConfig(levels=1, features=2, log2_entries=12, base_resolution=8, growth=1.0)
+    config = HashGridConfig(
+        levels=1, features=2, log2_entries=12, base_resolution=8, finest_resolution=8
+    )
     lattice = torch.arange(9) / 8
     z, y, x = torch.meshgrid(lattice, lattice, lattice, indexing="ij")
     linear = (3 * x - 2 * y + 5 * z + 1).reshape(-1)  # x fastest
@@ -191,7 +190,7 @@ def test_more_levels_leave_the_first_ones_as_they_are(more):
     config = grid()
     tables, x = random_tables(config), random_points(100)
     longer_tables, longer = extend(tables, config, more)
-    assert longer.levels == config.levels + more
+    assert longer.depth == config.levels + more
     out = encode(x, longer_tables, longer)
     assert torch.equal(out[:, :10], encode(x, tables, config))
     assert not out[:, 10:].any()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.likeness import MARGIN, detail, diversity, sharpness
 from maquette.common.scene.cameras import orbit
-from maquette.common.toybox.likeness import MARGIN, detail, diversity, sharpness
 from maquette.common.toybox.objects import build
 from maquette.common.toybox.studio import albedo_views
 

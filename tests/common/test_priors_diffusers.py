@@ -22,12 +22,15 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
+from maquette.common.config.priors import PriorConfig
 from maquette.common.errors import UserError
 from maquette.common.priors.base import TextEmbedding
 from maquette.common.priors.camera_features import camera_features
 from maquette.common.priors.flow import pack_latents, unpack_latents
-from maquette.common.priors.loading import LoadOptions, load_prior
-from maquette.common.priors.pretrained import PretrainedPrior, normalise_latents, to_noise
+from maquette.common.priors.latents import normalise_latents
+from maquette.common.priors.loading import load_prior
+from maquette.common.priors.noise import to_noise
+from maquette.common.priors.pretrained import PretrainedPrior
 from maquette.common.scene.cameras import Cameras, orbit
 from tests.reference.tiny_models import FAMILIES, RESOLUTION, build
 
@@ -47,9 +50,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: build(name, root / name) for name in names}
 
 
-def options(folder: Path, **changes: Any) -> LoadOptions:
+def options(folder: Path, **changes: Any) -> PriorConfig:
     resolution = 32 if folder.name in ("if", "camera-pixel") else RESOLUTION
-    return replace(LoadOptions(str(folder), resolution=resolution), **changes)
+    return replace(PriorConfig(str(folder), resolution=resolution), **changes)
 
 
 @dataclass
@@ -455,8 +458,8 @@ def test_a_cached_hub_model_loads_by_id_and_tells_its_commit(
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text(commit)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    prior = load_prior(LoadOptions("someone/tiny", resolution=RESOLUTION))
+    prior = load_prior(PriorConfig("someone/tiny", resolution=RESOLUTION))
     assert (prior.source, prior.revision, prior.family) == ("someone/tiny", commit, "sd")
     assert load_prior(options(models["sd15"])).revision is None
     with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
-        load_prior(LoadOptions("someone/tiny", revision="v2"))
+        load_prior(PriorConfig("someone/tiny", revision="v2"))

@@ -17,20 +17,20 @@ import torch
 from huggingface_hub import errors
 from safetensors.torch import save_file
 
+from maquette.common.config.priors import PriorConfig
 from maquette.common.errors import UserError
 from maquette.common.priors import loading
 from maquette.common.priors.loading import (
-    ALIASES,
-    LoadOptions,
     check_text_encoders,
     choose_dtype,
     family_of,
     load_prior,
     locate,
-    weights_file,
 )
+from maquette.common.priors.location import ALIASES, weights_file
 from maquette.common.priors.memory import GIB, choose_memory, out_of_memory_advice, resident
-from maquette.common.priors.pretrained import diffusion_schedule, truncation_note
+from maquette.common.priors.noise import diffusion_schedule
+from maquette.common.priors.pretrained import truncation_note
 from tests.reference.tiny_models import RESOLUTION, build, clip_tokenizer
 
 
@@ -51,7 +51,7 @@ def broken(sd15: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sd15, tmp_path / "broken"))
 
 
-def complaint(options: LoadOptions) -> str:
+def complaint(options: PriorConfig) -> str:
     """The one line `load_prior` ends with."""
     with pytest.raises(UserError) as caught:
         load_prior(options)
@@ -78,7 +78,7 @@ def refusal(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPE
 
 
 def test_nothing_cached_and_offline() -> None:
-    line = complaint(LoadOptions("someone/model"))
+    line = complaint(PriorConfig("someone/model"))
     assert "someone/model" in line
     assert "HF_HUB_OFFLINE" in line
     assert "folder" in line
@@ -86,7 +86,7 @@ def test_nothing_cached_and_offline() -> None:
 
 def test_gated_is_told_before_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, refusal(errors.GatedRepoError, 403))
-    line = complaint(LoadOptions("if"))
+    line = complaint(PriorConfig("if"))
     assert ALIASES["if"][0] in line
     assert "licence" in line
     assert "hf auth login" in line
@@ -94,7 +94,7 @@ def test_gated_is_told_before_not_found(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_not_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, refusal(errors.RepositoryNotFoundError, 404))
-    line = complaint(LoadOptions("someone/model"))
+    line = complaint(PriorConfig("someone/model"))
     assert "not on the hub" in line
     assert "mirror" in line
 
@@ -102,7 +102,7 @@ def test_not_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mirrors_are_tried_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     replies = [refusal(errors.RepositoryNotFoundError, 404), errors.LocalEntryNotFoundError("no")]
     asked = answer(monkeypatch, *replies)
-    line = complaint(LoadOptions("sd21-base"))
+    line = complaint(PriorConfig("sd21-base"))
     assert asked == list(ALIASES["sd21-base"])
     assert asked[0] in line
     assert "not on the hub" in line
@@ -110,28 +110,28 @@ def test_mirrors_are_tried_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_revision_and_foreign_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, refusal(errors.RevisionNotFoundError, 404))
-    assert "no revision v9" in complaint(LoadOptions("someone/model", revision="v9"))
+    assert "no revision v9" in complaint(PriorConfig("someone/model", revision="v9"))
     answer(monkeypatch, refusal(errors.RemoteEntryNotFoundError, 404))
-    assert "not a diffusers model" in complaint(LoadOptions("someone/model"))
+    assert "not a diffusers model" in complaint(PriorConfig("someone/model"))
     answer(monkeypatch, refusal(errors.HfHubHTTPError, 503))
-    assert "try again later" in complaint(LoadOptions("someone/model"))
+    assert "try again later" in complaint(PriorConfig("someone/model"))
 
 
 def test_names_that_are_nothing() -> None:
-    assert "sd15" in complaint(LoadOptions("sd-15"))
-    assert "there is no folder" in complaint(LoadOptions("./nowhere"))
-    assert "there is no folder" in complaint(LoadOptions("runs/models/nowhere"))
+    assert "sd15" in complaint(PriorConfig("sd-15"))
+    assert "there is no folder" in complaint(PriorConfig("./nowhere"))
+    assert "there is no folder" in complaint(PriorConfig("runs/models/nowhere"))
 
 
 def test_folders_that_are_no_model(sd15: Path, tmp_path: Path) -> None:
-    assert "no model_index.json" in complaint(LoadOptions(str(tmp_path)))
-    assert "whole pipeline" in complaint(LoadOptions(str(sd15 / "unet")))
+    assert "no model_index.json" in complaint(PriorConfig(str(tmp_path)))
+    assert "whole pipeline" in complaint(PriorConfig(str(sd15 / "unet")))
     save_file({"a": torch.zeros(1)}, tmp_path / "pytorch_lora_weights.safetensors")
-    assert "lora option" in complaint(LoadOptions(str(tmp_path)))
+    assert "lora option" in complaint(PriorConfig(str(tmp_path)))
     file = tmp_path / "pytorch_lora_weights.safetensors"
-    assert "from_single_file" in complaint(LoadOptions(str(file)))
+    assert "from_single_file" in complaint(PriorConfig(str(file)))
     (tmp_path / "model_index.json").write_text("{ half")
-    assert "damaged" in complaint(LoadOptions(str(tmp_path)))
+    assert "damaged" in complaint(PriorConfig(str(tmp_path)))
 
 
 def index(sd15: Path, **changes: Any) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def test_other_kinds_of_model_are_named(sd15: Path) -> None:
 def test_weights_that_do_not_fit_their_configuration(broken: Path) -> None:
     config = broken / "unet" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 9}))
-    line = complaint(LoadOptions(str(broken)))
+    line = complaint(PriorConfig(str(broken)))
     assert str(broken) in line
     assert "could not be loaded" in line
 
@@ -181,7 +181,7 @@ def test_an_inpainting_model_is_told_apart(tmp_path: Path) -> None:
     pipeline = tiny_models._sd15()
     pipeline.register_modules(unet=tiny_models.unet(in_channels=9))
     pipeline.save_pretrained(tmp_path / "inpaint")
-    line = complaint(LoadOptions(str(tmp_path / "inpaint")))
+    line = complaint(PriorConfig(str(tmp_path / "inpaint")))
     assert "takes 9 channels where its VAE makes 4" in line
     assert "inpainting" in line
 
@@ -189,23 +189,23 @@ def test_an_inpainting_model_is_told_apart(tmp_path: Path) -> None:
 def test_damaged_missing_and_pickled_weights(broken: Path) -> None:
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    line = complaint(LoadOptions(str(broken)))
+    line = complaint(PriorConfig(str(broken)))
     assert "damaged" in line or "could not be loaded" in line
     weights.rename(weights.with_suffix(".bin"))
-    assert "pickled weights aren't read" in complaint(LoadOptions(str(broken)))
+    assert "pickled weights aren't read" in complaint(PriorConfig(str(broken)))
 
 
 def test_a_variant_that_is_not_there(sd15: Path) -> None:
-    line = complaint(LoadOptions(str(sd15), variant="fp16"))
+    line = complaint(PriorConfig(str(sd15), variant="fp16"))
     assert '"fp16"' in line
     assert "leave the variant out" in line
 
 
 def test_resolution_and_dtype(sd15: Path) -> None:
-    assert "multiples of 8, got 60" in complaint(LoadOptions(str(sd15), resolution=60))
-    assert "float16 is for GPUs" in complaint(LoadOptions(str(sd15), dtype="float16"))
+    assert "multiples of 8, got 60" in complaint(PriorConfig(str(sd15), resolution=60))
+    assert "float16 is for GPUs" in complaint(PriorConfig(str(sd15), dtype="float16"))
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
-    options = LoadOptions("model")
+    options = PriorConfig("model")
     assert choose_dtype(options, "sd", cpu) == torch.float32
     assert choose_dtype(options, "sd", cuda) == torch.float16
     assert choose_dtype(options, "flux", cuda) == torch.bfloat16
@@ -234,18 +234,18 @@ def test_a_missing_library(sd15: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(builtins, "__import__", fake)
 
     without("huggingface_hub")
-    line = complaint(LoadOptions("someone/model"))
+    line = complaint(PriorConfig("someone/model"))
     assert "huggingface_hub" in line
     assert "pip install" in line
     without("peft")
-    line = complaint(LoadOptions(str(sd15), loras=(("x", 1.0),)))
+    line = complaint(PriorConfig(str(sd15), loras=(("x", 1.0),)))
     assert "peft" in line
     assert "pip install" in line
 
 
 def test_loras_and_words_that_do_not_fit(sd15: Path, tmp_path: Path) -> None:
     def load(**changes: Any) -> str:
-        return complaint(LoadOptions(str(sd15), resolution=RESOLUTION, **changes))
+        return complaint(PriorConfig(str(sd15), resolution=RESOLUTION, **changes))
 
     assert "there is no file" in load(loras=((str(tmp_path / "no.safetensors"), 1.0),))
     assert "holds no safetensors" in load(loras=((str(tmp_path), 1.0),))
@@ -270,7 +270,7 @@ def test_an_alias_is_not_a_folder_of_the_same_name(
     (tmp_path / "sd15").mkdir()
     asked = answer(monkeypatch, errors.LocalEntryNotFoundError("no"))
     with pytest.raises(UserError, match="local cache"):
-        locate(LoadOptions("sd15"))
+        locate(PriorConfig("sd15"))
     assert asked == list(ALIASES["sd15"])
 
 
@@ -287,7 +287,7 @@ def test_truncation_note_counts_words() -> None:
 
 
 def test_out_of_memory_names_what_was_not_tried() -> None:
-    options = LoadOptions("sdxl", device="cuda")
+    options = PriorConfig("sdxl", device="cuda")
     cause = pytest.raises(UserError, match="sdxl ran out of memory on cuda; try")
     with cause as caught, out_of_memory_advice(options):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -304,10 +304,10 @@ def test_out_of_memory_names_what_was_not_tried() -> None:
 
 def test_vram_presets_follow_the_weights() -> None:
     def choose(vram: Any, denoiser: float, text: float = 1.0, card: float = 0, **kept: Any) -> Any:
-        options = LoadOptions("model", vram=vram, **kept)
+        options = PriorConfig("model", vram=vram, **kept)
         return choose_memory(options, int(denoiser * GIB), int(text * GIB), int(card * GIB))
 
-    assert choose("none", 100) == LoadOptions("model")
+    assert choose("none", 100) == PriorConfig("model")
     assert choose("24", 5).offload == "none"
     assert not choose("24", 5).checkpoint_vae
     assert choose("12", 5).offload == "none"
@@ -357,11 +357,11 @@ def test_weights_that_did_not_come_along_are_told(
 ) -> None:
     monkeypatch.setattr(loading, "EMBEDDED", {"toybox-pixel": tmp_path / "weights"})
     with pytest.raises(UserError, match="no weights of toybox-pixel come with this version"):
-        load_prior(LoadOptions("toybox-pixel"))
+        load_prior(PriorConfig("toybox-pixel"))
 
 
 def test_libraries_are_quiet(sd15: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError):
-        load_prior(LoadOptions(str(sd15), resolution=60))
+        load_prior(PriorConfig(str(sd15), resolution=60))
     assert "Loading" not in capfd.readouterr().err
     assert logging.getLogger("diffusers").level != logging.CRITICAL

@@ -5,24 +5,21 @@ import math
 import pytest
 import torch
 
+from maquette.common.config.prompts import BACK, OVERHEAD, PromptConfig
 from maquette.common.errors import UserError
 from maquette.common.guidance.prompts import (
-    BACK,
     FRONT,
-    OVERHEAD,
     SIDE,
-    ViewConfig,
     ViewPrompts,
-    drop_words,
     mix,
     perp_neg_weights,
     view_blend,
-    view_phrase,
-    view_texts,
 )
+from maquette.common.guidance.texts import drop_words, view_texts
 from maquette.common.priors.base import Prior, TextEmbedding
 from maquette.common.priors.noise import NoiseSchedule
 from maquette.common.scene.cameras import Cameras
+from maquette.common.scene.view_words import view_phrase
 
 
 class ListingPrior(Prior):
@@ -79,7 +76,7 @@ def test_directions_have_dreamfusions_words(azimuth: float, elevation: float, wo
 
 
 def test_angles_and_phrases_are_configurable() -> None:
-    config = ViewConfig(
+    config = PromptConfig(
         front_angle=10, back_angle=80, overhead_angle=30, phrases={"side": "in profile"} | {
             "front": "from the front", "back": "from behind", "overhead": "from above"
         },
@@ -88,15 +85,15 @@ def test_angles_and_phrases_are_configurable() -> None:
               ((9, 0), (11, 0), (101, 0), (0, 31))]  # fmt: skip
     assert phrase == ["from the front", "in profile", "from behind", "from above"]
     with pytest.raises(ValueError, match="front_angle"):
-        ViewConfig(front_angle=100, back_angle=90)
+        PromptConfig(front_angle=100, back_angle=90)
 
 
 def test_texts_of_the_views() -> None:
-    assert view_texts(" a dog ", ViewConfig()) == (
+    assert view_texts(" a dog ", PromptConfig()) == (
         "a dog, front view", "a dog, side view", "a dog, back view", "a dog, overhead view"
     )  # fmt: skip
-    assert view_texts("a dog", ViewConfig(view_dependent=False)) == ("a dog",) * 4
-    own = view_texts("a dog", ViewConfig(prompts={"back": "the tail of a dog"}))
+    assert view_texts("a dog", PromptConfig(view_dependent=False)) == ("a dog",) * 4
+    own = view_texts("a dog", PromptConfig(prompts={"back": "the tail of a dog"}))
     assert own[2] == "the tail of a dog"
     assert own[0] == "a dog, front view"
 
@@ -106,22 +103,22 @@ def test_an_empty_prompt_is_the_users_to_mend(prompt: str) -> None:
     with pytest.raises(UserError, match="prompt is empty"):
         ViewPrompts.encode(ListingPrior(), prompt)
     with pytest.raises(UserError, match="back view is empty"):
-        view_texts("a dog", ViewConfig(prompts={"back": prompt}))
+        view_texts("a dog", PromptConfig(prompts={"back": prompt}))
 
 
 def test_debiasing_drops_whole_words_and_tidies_up() -> None:
     assert drop_words("a smiling, happy Face, red", ["smiling", "face"]) == "a, happy, red"
     assert drop_words("a surface", ["face"]) == "a surface"
-    texts = view_texts("a smiling corgi", ViewConfig(debias=True))
+    texts = view_texts("a smiling corgi", PromptConfig(debias=True))
     assert texts[0] == "a smiling corgi, front view"
     assert texts[2] == "a corgi, back view"
     with pytest.raises(UserError, match="debiasing leaves nothing"):
-        view_texts("smiling face", ViewConfig(debias=True))
+        view_texts("smiling face", PromptConfig(debias=True))
 
 
 def test_texts_are_encoded_once_and_rows_follow_the_cameras() -> None:
     prior = ListingPrior()
-    prompts = ViewPrompts.encode(prior, "a dog", ViewConfig(negative=" blurry "))
+    prompts = ViewPrompts.encode(prior, "a dog", PromptConfig(negative=" blurry "))
     views = ["a dog, front view", "a dog, side view", "a dog, back view", "a dog, overhead view"]
     assert prior.calls == [[*views, "", "blurry"]]
     batch = cameras([180.0, 0.0, 90.0, 10.0], [0.0, 0.0, 0.0, 80.0])
@@ -136,14 +133,14 @@ def test_texts_are_encoded_once_and_rows_follow_the_cameras() -> None:
 
 def test_equal_texts_are_encoded_once_and_no_negative_is_none() -> None:
     prior = ListingPrior()
-    prompts = ViewPrompts.encode(prior, "a dog", ViewConfig(view_dependent=False))
+    prompts = ViewPrompts.encode(prior, "a dog", PromptConfig(view_dependent=False))
     assert prior.calls == [["a dog", ""]]
     assert prompts.rows(cameras([0.0, 180.0])).prompts == ("a dog", "a dog")
     assert prompts.negative_rows(cameras([0.0])) is None
 
 
 def test_interpolation_is_linear_in_azimuth() -> None:
-    prompts = ViewPrompts.encode(ListingPrior(), "a dog", ViewConfig(interpolate=True))
+    prompts = ViewPrompts.encode(ListingPrior(), "a dog", PromptConfig(interpolate=True))
     azimuth = [0.0, 22.5, 90.0, -90.0, 135.0, 180.0, 45.0]
     rows = prompts.rows(cameras(azimuth, [0.0] * 6 + [70.0]))
     expected = [0.0, 2.5, 10.0, 10.0, 15.0, 20.0, 30.0]  # front 0, side 10, back 20, overhead 30
@@ -161,14 +158,16 @@ def test_mix_weighs_each_row_by_its_own_share() -> None:
 
 
 def test_blend_names_its_two_views() -> None:
-    first, second, share = view_blend(cameras([30.0, -120.0, 0.0], [0.0, 0.0, 75.0]), ViewConfig())
+    first, second, share = view_blend(
+        cameras([30.0, -120.0, 0.0], [0.0, 0.0, 75.0]), PromptConfig()
+    )
     assert (first, second) == ([FRONT, SIDE, OVERHEAD], [SIDE, BACK, OVERHEAD])
     assert share.tolist() == pytest.approx([2 / 3, 2 / 3, 1.0])
 
 
 def test_perp_neg_pushes_away_from_the_other_views() -> None:
     batch = cameras([0.0, 45.0, 89.99, 90.01, 180.0, 0.0], [0.0] * 5 + [80.0])
-    indices, weights = perp_neg_weights(batch, ViewConfig())
+    indices, weights = perp_neg_weights(batch, PromptConfig())
     assert indices[0][:5] == [FRONT, FRONT, FRONT, SIDE, SIDE]
     assert indices[1][:5] == [SIDE, SIDE, SIDE, FRONT, FRONT]
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from maquette.common.rasterize import (
     antialias,
     interpolate,
-    opposite_vertices,
     rasterize,
     scatter_image,
     visible_faces,
@@ -26,6 +25,7 @@ from maquette.common.rasterize.interpolate import (
     weighted_rows_torch,
 )
 from maquette.common.scene.cameras import Cameras, orbit, sphere_views
+from maquette.common.scene.mesh import opposite_vertices
 from tests.reference.raster_loop import antialias_loop, depth_loop, visible_faces_loop
 
 

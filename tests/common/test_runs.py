@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maquette.common.config.models import RunConfig, build_config
+from maquette.common.config.models import RunConfig
+from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
 from maquette.common.runs.folder import FORMAT, open_or_create, open_run, slug
 

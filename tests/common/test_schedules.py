@@ -5,12 +5,8 @@ import math
 import pytest
 import torch
 
-from maquette.common.guidance.timesteps import (
-    dreamtime_timesteps,
-    sample_timesteps,
-    sqrt_annealing,
-    weight,
-)
+from maquette.common.guidance.timesteps import dreamtime_timesteps, sample_timesteps, sqrt_annealing
+from maquette.common.losses import weight
 from maquette.common.priors.noise import cosine_schedule
 from maquette.common.schedules import step_schedule, timestep_range
 from tests.reference.noise_schedules import flow_schedule, linear_schedule, scaled_linear_schedule

@@ -22,11 +22,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from maquette.common.config.priors import PriorConfig
 from maquette.common.device import computes_bf16
+from maquette.common.embedded.names import EMBEDDED
 from maquette.common.embedded.train import train_prior
 from maquette.common.embedded.training import autoencoder, data, diffusion, loop, models
-from maquette.common.embedded.training.settings import KINDS, TrainConfig, settings_for
-from maquette.common.embedded.version import FILE, check_version
+from maquette.common.embedded.training.settings import FILE, KINDS, TrainConfig, settings_for
+from maquette.common.embedded.version import check_version
 from maquette.common.embedded.vocabulary import HELD_OUT_COLORS, HELD_OUT_PATTERNS, token_ids
 from maquette.common.errors import UserError
 from maquette.common.priors.camera_features import (
@@ -36,7 +38,7 @@ from maquette.common.priors.camera_features import (
     ray_map,
     with_reference,
 )
-from maquette.common.priors.loading import EMBEDDED, LoadOptions, load_prior
+from maquette.common.priors.loading import load_prior
 from maquette.common.runs.checkpoints import checkpoint_path, read_tensors, steps_on_disk
 from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.scene.images import save_png
@@ -174,7 +176,7 @@ def cameras() -> Cameras:
 def test_the_folder_loads_as_a_prior_that_is_told_the_camera(
     kind: str, shape: tuple[int, int, int], trained: dict[str, Path], cameras: Cameras
 ) -> None:
-    prior = load_prior(LoadOptions(source=str(trained[kind] / "model")))
+    prior = load_prior(PriorConfig(source=str(trained[kind] / "model")))
     assert prior.takes_camera
     assert prior.latent_shape == shape
     assert prior.prediction == "v_prediction"
@@ -196,7 +198,7 @@ def test_the_prior_speaks_as_the_network_was_trained(
     kind: str, trained: dict[str, Path], cameras: Cameras
 ) -> None:
     """The door's text, camera and noise give what the trained average gives for its own inputs."""
-    prior = load_prior(LoadOptions(source=str(trained[kind] / "model"), dtype="float32"))
+    prior = load_prior(PriorConfig(source=str(trained[kind] / "model"), dtype="float32"))
     state = read_tensors(checkpoint_path(trained[kind] / "checkpoints", STEPS))
     settings = settings_for(kind, trained[kind])
     net = models.Denoiser(settings)
@@ -220,10 +222,10 @@ def test_the_prior_speaks_as_the_network_was_trained(
 def test_the_prior_computes_as_it_was_trained(trained: dict[str, Path], cameras: Cameras) -> None:
     """Without a wish for a number format: float32 weights in bfloat16 where there are units."""
     source = str(trained["pixel"] / "model")
-    prior = load_prior(LoadOptions(source=source))
+    prior = load_prior(PriorConfig(source=source))
     assert prior.autocast == computes_bf16(torch.device("cpu"))
     assert next(prior.denoiser.parameters()).dtype == torch.float32
-    exact = load_prior(LoadOptions(source=source, dtype="float32"))
+    exact = load_prior(PriorConfig(source=source, dtype="float32"))
     assert not exact.autocast
     text = exact.encode_text(["a red mushroom"] * 2)
     x, t = torch.randn(2, *prior.latent_shape), torch.tensor([300, 800])
@@ -233,7 +235,7 @@ def test_the_prior_computes_as_it_was_trained(trained: dict[str, Path], cameras:
 
 
 def test_prompts_are_put_as_the_captions_are(trained: dict[str, Path]) -> None:
-    prior = load_prior(LoadOptions(source=str(trained["pixel"] / "model")))
+    prior = load_prior(PriorConfig(source=str(trained["pixel"] / "model")))
     text = prior.encode_text(["The RED mushroom, back view.", "a red mushroom, back view"])
     states = text.tensors["states"]
     assert torch.equal(states[0], states[1])
@@ -247,7 +249,7 @@ def test_weights_of_another_toybox_are_refused(trained: dict[str, Path], tmp_pat
     said = json.loads((folder / FILE).read_text("utf-8"))
     (folder / FILE).write_text(json.dumps(said | {"words": said["words"][:-1]}))
     with pytest.raises(UserError, match="never learned"):
-        load_prior(LoadOptions(source=str(folder)))
+        load_prior(PriorConfig(source=str(folder)))
 
 
 def test_a_latent_training_begins_with_what_a_pixel_one_knows(
@@ -327,7 +329,7 @@ def test_the_example_of_the_page_runs(kind: str, trained: dict[str, Path]) -> No
 
 
 def test_latents_have_unit_variance(trained: dict[str, Path]) -> None:
-    prior = load_prior(LoadOptions(source=str(trained["latent"] / "model")))
+    prior = load_prior(PriorConfig(source=str(trained["latent"] / "model")))
     settings = settings_for("latent", trained["latent"])
     images = data.Views(settings, stream=1).draw(0, 4).images.float() / 255.0
     assert 0.7 < float(prior.encode_image(images).square().mean().sqrt()) < 1.4
@@ -499,7 +501,7 @@ def test_a_network_begun_with_one_of_before_forgets_nothing() -> None:
     settings = config(resolution=64)
     net = models.Denoiser(settings)
     weights = EMBEDDED["toybox-pixel"]
-    before = load_prior(LoadOptions(source=str(weights), dtype="float32")).denoiser
+    before = load_prior(PriorConfig(source=str(weights), dtype="float32")).denoiser
     taken = models.load_alike(net.unet, weights / "unet")
     assert taken == len(net.unet.state_dict())
     cameras, generator = orbit(2), torch.Generator().manual_seed(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from maquette.common.config.prompts import PHRASES
 from maquette.common.embedded import version, vocabulary
 from maquette.common.embedded.vocabulary import (
     END,
@@ -25,7 +26,6 @@ from maquette.common.embedded.vocabulary import (
     wording,
 )
 from maquette.common.errors import UserError
-from maquette.common.guidance.prompts import PHRASES
 from maquette.common.toybox import grammar
 from maquette.common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption, captions
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maquette.common.config.models import AdamConfig, build_config
+from maquette.common.config.models import AdamConfig
+from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
 from maquette.common.runs.checkpoints import checkpoint_path, read_tensors, steps_on_disk
 from maquette.common.runs.folder import Run, open_or_create

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from maquette.common.errors import UserError
 from maquette.common.scene.mesh import face_areas, face_normals
 from maquette.fine.isosurface import (
     Isosurface,
@@ -21,7 +22,6 @@ from maquette.fine.isosurface import (
     connectivity_torch,
     edge_crossings,
     grid_surface,
-    isosurface,
     marching_tetrahedra,
     tet_cases,
     triangle_counts,
@@ -31,6 +31,10 @@ from tests.reference.marching_tets_loop import marching_tetrahedra_loop
 
 CORNER = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
 ONE_TET = torch.tensor([[0, 1, 2, 3]])
+
+
+def all_tets(grid: TetGrid) -> Tensor:
+    return grid.tets(torch.arange(grid.resolution**3))
 
 
 def surface_volume(vertices: Tensor, faces: Tensor) -> float:
@@ -99,12 +103,12 @@ def test_one_corner_in_numbers() -> None:
 def test_no_surface_is_a_result(sdf: Tensor) -> None:
     grid = TetGrid(3)
     for surface in (
-        marching_tetrahedra(grid.vertices(), sdf, grid.all_tets()),
+        marching_tetrahedra(grid.vertices(), sdf, all_tets(grid)),
         grid_surface(grid, sdf),
     ):
         assert [list(t.shape) for t in surface] == [[0, 3], [0, 3], [0, 2]]
-    assert connectivity_torch(sdf < 0, grid.all_tets())[0].shape == (0, 3)
-    assert connectivity(torch.zeros(0, dtype=torch.bool), grid.all_tets()[:0])[0].shape == (0, 3)
+    assert connectivity_torch(sdf < 0, all_tets(grid))[0].shape == (0, 3)
+    assert connectivity(torch.zeros(0, dtype=torch.bool), all_tets(grid)[:0])[0].shape == (0, 3)
 
 
 def test_plane_is_exact() -> None:
@@ -144,7 +148,7 @@ def test_closed_and_consistently_turned_on_random_fields(smooth: bool) -> None:
         assert_closed(surface.faces)
         # Outward: the enclosed volume is positive, and that of the opposite field negative.
         assert surface_volume(surface.vertices, surface.faces) > 0
-        turned = marching_tetrahedra(grid.vertices(), -sdf, grid.all_tets())
+        turned = marching_tetrahedra(grid.vertices(), -sdf, all_tets(grid))
         assert surface_volume(turned.vertices, turned.faces) < 0
 
 
@@ -154,7 +158,7 @@ def test_twins_and_the_reference_loop_agree(smooth: bool) -> None:
     sdf = noise_field(6, smooth, 5).double()
     sdf[torch.randperm(sdf.numel(), generator=torch.manual_seed(6))[:20]] = 0.0
     vertices = grid.deform(grid.vertices().double(), torch.randn(7**3, 3).double())
-    tets = grid.all_tets()
+    tets = all_tets(grid)
     surface = marching_tetrahedra(vertices, sdf, tets)
     for twin in (connectivity_numba, connectivity_torch):
         faces, edges = twin(sdf < 0, tets)
@@ -189,7 +193,7 @@ def test_grid_surface_equals_all_tets_deformed() -> None:
     raw = torch.randn(9**3, 3, generator=torch.manual_seed(8))
     fast = grid_surface(grid, sdf, raw)
     vertices = grid.deform(grid.vertices(), raw)
-    slow = marching_tetrahedra(vertices, sdf, grid.all_tets())
+    slow = marching_tetrahedra(vertices, sdf, all_tets(grid))
     for one, other in zip(fast, slow, strict=True):
         assert torch.equal(one, other)
 
@@ -201,7 +205,7 @@ def test_gradients_equal_finite_differences() -> None:
     sdf = noise_field(3, False, 10).double().requires_grad_()
     raw = torch.randn(64, 3, generator=generator).double().requires_grad_()
     vertices = grid.deform(grid.vertices().double(), raw).detach().requires_grad_()
-    tets = grid.all_tets()
+    tets = all_tets(grid)
     assert float(sdf.detach().abs().min()) > 1e-3  # no sign may change in a difference
     assert torch.autograd.gradcheck(
         lambda v, s: marching_tetrahedra(v, s, tets).vertices, (vertices, sdf)
@@ -249,9 +253,18 @@ def test_kaolin_backend_gives_the_same_surface(monkeypatch: pytest.MonkeyPatch) 
     grid = TetGrid(6)
     sdf = noise_field(6, False, 11)
     sdf[150:170] = 0.0
-    own = isosurface(grid.vertices(), sdf, grid.all_tets())
-    other = isosurface(grid.vertices(), sdf, grid.all_tets(), backend="kaolin")
+    raw = torch.randn(7**3, 3, generator=torch.Generator().manual_seed(3))
+    own = grid_surface(grid, sdf, raw)
+    other = grid_surface(grid, sdf, raw, backend="kaolin")
     assert torch.equal(own.edges, other.edges)
+    torch.testing.assert_close(own.vertices, other.vertices)
+    assert sorted(own.faces.tolist()) == sorted(other.faces.tolist())
+
+
+def test_kaolin_itself_gives_the_same_surface() -> None:
+    pytest.importorskip("kaolin.ops.conversions")
+    grid, sdf = TetGrid(6), noise_field(6, False, 11)
+    own, other = (grid_surface(grid, sdf, backend=backend) for backend in ("own", "kaolin"))
     torch.testing.assert_close(own.vertices, other.vertices)
     assert sorted(own.faces.tolist()) == sorted(other.faces.tolist())
 
@@ -259,21 +272,5 @@ def test_kaolin_backend_gives_the_same_surface(monkeypatch: pytest.MonkeyPatch) 
 def test_kaolin_backend_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kaolin", None)
     monkeypatch.setitem(sys.modules, "kaolin.ops.conversions", None)
-    with pytest.raises(ImportError, match="needs NVIDIA kaolin"):
-        isosurface(CORNER, torch.tensor([-1.0, 1, 1, 1]), ONE_TET, backend="kaolin")
-
-
-def test_bad_arguments_are_named() -> None:
-    sdf = torch.tensor([-1.0, 1, 1, 1])
-    with pytest.raises(ValueError, match=r"vertices: expected \[V, 3\], got \[4, 2\]"):
-        marching_tetrahedra(CORNER[:, :2], sdf, ONE_TET)
-    with pytest.raises(ValueError, match=r"sdf: expected \[4\], got \[3\]"):
-        marching_tetrahedra(CORNER, sdf[:3], ONE_TET)
-    with pytest.raises(ValueError, match=r"tets: expected \[T, 4\]"):
-        marching_tetrahedra(CORNER, sdf, ONE_TET[:, :3])
-    with pytest.raises(ValueError, match="inside: expected bool"):
-        connectivity(sdf, ONE_TET)
-    with pytest.raises(ValueError, match=r"sdf: expected \[27\], got \[8\]"):
-        grid_surface(TetGrid(2), torch.zeros(8))
-    with pytest.raises(IndexError, match=r"0\.\.3"):
-        connectivity_numba(sdf < 0, ONE_TET + 1)
+    with pytest.raises(UserError, match=r"fine\.geometry\.isosurface: kaolin isn't installed"):
+        grid_surface(TetGrid(6), noise_field(6, False, 11), backend="kaolin")

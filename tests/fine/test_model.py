@@ -9,20 +9,26 @@ import torch
 import trimesh
 from torch import Tensor
 
-from maquette.common.config.models import FieldConfig, FineConfig, GridConfig, build_config
+from maquette.coarse.nerf import albedo_field
+from maquette.common.config.fields import HashGridConfig
+from maquette.common.config.models import FieldConfig, FineConfig
+from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
-from maquette.common.fields.field import HashField, grid_config
+from maquette.common.fields.field import HashField
 from maquette.common.scene.cameras import orbit
 from maquette.common.scene.mesh import Mesh
 from maquette.common.scene.shading import ALBEDO, Lights, headlights
+from maquette.fine.first_shape import FirstShape
 from maquette.fine.model import FineModel, boundary_points, render_surface
 from maquette.fine.tetgrid import TetGrid
-from maquette.fine.texture import Texture, texture_from_coarse
+from maquette.fine.texture import Texture, texture_of
 
 CELLS, RADIUS, SIZE = 24, 0.7, 64
 GRID = TetGrid(CELLS)
 FIELD = FieldConfig(
-    grid=GridConfig(levels=2, features=2, log2_entries=8, base_resolution=4, finest_resolution=8),
+    grid=HashGridConfig(
+        levels=2, features=2, log2_entries=8, base_resolution=4, finest_resolution=8
+    ),
     hidden=8,
 )
 BLACK = torch.zeros(3)
@@ -31,13 +37,13 @@ BLACK = torch.zeros(3)
 def texture(color: float | None = None) -> Texture:
     """A texture with variety, or of one grey."""
     torch.manual_seed(1)
-    field = HashField(grid_config(FIELD.grid), FIELD.hidden, outputs=4)
+    field = HashField(FIELD.grid, FIELD.hidden, outputs=4)
     with torch.no_grad():
         field.grid.tables.uniform_(-2, 2)
         if color is not None:
             field.out.weight.zero_()
             field.out.bias.fill_(math.log(color / (1 - color)))
-    return texture_from_coarse(field.state_dict(), FIELD, 0)
+    return texture_of(albedo_field(field), 0)
 
 
 def ball_distance(radius: float = RADIUS) -> Tensor:
@@ -103,12 +109,15 @@ def test_every_part_learns_at_its_own_rate() -> None:
     ]
 
 
-def test_a_blank_model_takes_a_checkpoint() -> None:
+def test_a_new_model_of_the_first_shape_takes_a_checkpoint() -> None:
     config = FineConfig.model_validate({"geometry": {"resolution": CELLS}})
     one = model()
     with torch.no_grad():
         one.offset.value.normal_()
-    blank = FineModel.blank(config, FIELD, torch.device("cpu"))
+    torch.manual_seed(9)
+    color = HashField(FIELD.grid, FIELD.hidden, outputs=3)
+    shape = FirstShape(ball_distance(0.4), color, BLACK)
+    blank = FineModel.begin(shape, config, torch.device("cpu"))
     blank.learner(config).load(one.learner(config).tensors())
     for a, b in zip(one.surface(), blank.surface(), strict=True):
         assert torch.equal(a, b)
@@ -141,7 +150,7 @@ def test_a_ball_is_lit_by_the_lamp_in_the_camera() -> None:
     one = model(color=0.8)
     image = render_surface(
         one.surface(), one.texture, cameras, headlights(cameras.position, 0.3), SIZE, BLACK
-    ).detach()
+    ).image.detach()
     origins, directions = cameras.rays(SIZE, SIZE)
     middle = -(origins * directions).sum(dim=-1)
     under = RADIUS**2 - (origins**2).sum(dim=-1) + middle**2
@@ -159,7 +168,7 @@ def test_the_colors_are_the_texture_s() -> None:
     one = model()
     image = render_surface(
         one.surface(), one.texture, cameras, albedo_lights(1), SIZE, BLACK
-    ).detach()
+    ).image.detach()
     origins, directions = cameras.rays(SIZE, SIZE)
     middle = -(origins * directions).sum(dim=-1)
     under = RADIUS**2 - (origins**2).sum(dim=-1) + middle**2
@@ -173,11 +182,11 @@ def test_views_of_a_batch_are_those_of_its_cameras() -> None:
     cameras, one = orbit(3), model()
     lights = headlights(cameras.position, 0.3)
     surface = one.surface()
-    both = render_surface(surface, one.texture, cameras, lights, SIZE, BLACK)
+    both = render_surface(surface, one.texture, cameras, lights, SIZE, BLACK).image
     for index in range(3):
         here = slice(index, index + 1)
         own = Lights(lights.position[here], lights.ambient[here], lights.mode[here])
-        alone = render_surface(surface, one.texture, cameras[here], own, SIZE, BLACK)
+        alone = render_surface(surface, one.texture, cameras[here], own, SIZE, BLACK).image
         torch.testing.assert_close(both[index], alone[0], atol=1e-5, rtol=0)
 
 
@@ -185,7 +194,7 @@ def test_a_growing_ball_gains_the_area_that_its_closed_form_gains() -> None:
     """Antialiased silhouettes: d(white area) / d(radius), through the distances of all points."""
     cameras, one = orbit(2, elevation_deg=20.0), model(color=0.999)
     surface = one.surface()
-    image = render_surface(surface, one.texture, cameras, albedo_lights(2), 96, BLACK)
+    image = render_surface(surface, one.texture, cameras, albedo_lights(2), 96, BLACK).image
     (image[..., 0].sum() / 2).backward()
     assert one.sdf.value.grad is not None
     # One cell less of distance everywhere is one cell more of radius.
@@ -206,7 +215,7 @@ def test_the_texture_s_gradient_is_its_own_and_shading_s_is_the_shape_s() -> Non
 
     def gradients(lights: Lights) -> tuple[Tensor, Tensor]:
         surface = one.surface()
-        image = render_surface(surface, one.texture, cameras, lights, SIZE, BLACK)
+        image = render_surface(surface, one.texture, cameras, lights, SIZE, BLACK).image
         inner = image[0, middle - 4 : middle + 4, middle - 4 : middle + 4].sum()
         table = one.texture.field.grid.tables
         shape, paint = torch.autograd.grad(inner, [one.sdf.value, table], allow_unused=True)
@@ -219,3 +228,17 @@ def test_the_texture_s_gradient_is_its_own_and_shading_s_is_the_shape_s() -> Non
     shape, paint = gradients(off_axis)
     assert float(shape.abs().max()) > 1e-3
     assert float(paint.abs().max()) > 0.0
+
+
+def test_views_know_their_opacity_and_can_be_put_before_something_else() -> None:
+    cameras, one = orbit(2), model()
+    surface, lights = one.surface(), headlights(cameras.position, 0.3)
+    backdrop, other = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.2, 0.7, 0.1])
+    views = render_surface(surface, one.texture, cameras, lights, SIZE, backdrop)
+    white = render_surface(surface, model(0 * ball_distance() + ball_distance(), 0.999).texture,
+                           cameras, albedo_lights(2), SIZE, BLACK).image / 0.999  # fmt: skip
+    torch.testing.assert_close(views.opacity, white[..., 0], atol=1e-5, rtol=0)
+    expected = render_surface(surface, one.texture, cameras, lights, SIZE, other)
+    torch.testing.assert_close(views.before(other), expected.image, atol=1e-5, rtol=0)
+    (gradient,) = torch.autograd.grad(views.opacity.sum(), one.sdf.value)
+    assert float(gradient.sum()) < 0.0  # less distance everywhere is more that is covered

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from maquette.coarse.field import RadianceField
-from maquette.common.config.models import FieldConfig, GridConfig
-from maquette.fine.texture import Texture, texture_from_coarse
+from maquette.coarse.nerf import albedo_field
+from maquette.common.config.fields import HashGridConfig
+from maquette.common.config.models import FieldConfig
+from maquette.fine.texture import Texture, texture_of
 
 CONFIG = FieldConfig(
-    grid=GridConfig(levels=4, features=2, log2_entries=10, base_resolution=4, finest_resolution=32),
+    grid=HashGridConfig(
+        levels=4, features=2, log2_entries=10, base_resolution=4, finest_resolution=32
+    ),
     hidden=16,
 )
 POINTS = torch.rand(500, 3, generator=torch.Generator().manual_seed(2)) * 2 - 1
@@ -29,7 +33,7 @@ def nerf() -> RadianceField:
 
 
 def started(nerf: RadianceField, extra_levels: int) -> Texture:
-    return texture_from_coarse(nerf.body.state_dict(), CONFIG, extra_levels)
+    return texture_of(albedo_field(nerf.body), extra_levels)
 
 
 @pytest.mark.parametrize("extra_levels", [0, 1, 4])

@@ -1,6 +1,9 @@
-"""The hand-off on densities whose surface is known, and on NeRFs that have collapsed."""
+"""The first shape of densities whose surface is known, and of scenes that have collapsed."""
 
 from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +11,22 @@ import torch
 import trimesh
 from torch import Tensor
 
+from maquette.common.config.fields import HashGridConfig
 from maquette.common.config.models import HandoffConfig
 from maquette.common.errors import UserError
+from maquette.common.fields.field import HashField
 from maquette.common.runs.coarse_result import CoarseResult
 from maquette.common.scene.cameras import sphere_views
-from maquette.fine.handoff import check_collapse, initial_distance, silhouette_iou
+from maquette.fine.first_shape import (
+    FIRST,
+    FirstShape,
+    HandoffReport,
+    check_collapse,
+    from_coarse,
+    read_first,
+    silhouette_iou,
+    write_first,
+)
 from maquette.fine.model import FineModel
 from maquette.fine.tetgrid import TetGrid
 from maquette.fine.texture import Texture
@@ -21,6 +35,9 @@ CELLS, RADIUS, VIEWS, SIZE = 48, 0.6, 16, 64
 STRAY = (np.array([0.75, 0.75, 0.6]), 0.12)  # a floater: centre and radius
 CONFIG = HandoffConfig(resolution=CELLS, views=VIEWS, view_resolution=SIZE)
 GRID = TetGrid(32)
+COLOR = HashField(
+    HashGridConfig(levels=2, log2_entries=8, base_resolution=4, finest_resolution=8), 8, 3
+)
 
 
 def lattice() -> np.ndarray:
@@ -46,12 +63,21 @@ def opacity_of(*balls: tuple[np.ndarray, float]) -> Tensor:
 
 def handed(density: np.ndarray, opacity: Tensor) -> CoarseResult:
     return CoarseResult(
-        density=torch.tensor(density, dtype=torch.float32),
+        inside=torch.tensor(density, dtype=torch.float32),
+        levels=(0.5, 500.0),
         images=torch.zeros(VIEWS, SIZE, SIZE, 3, dtype=torch.uint8),
         opacity=opacity,
-        background=torch.zeros(3),
-        field={},
+        background=torch.tensor([0.1, 0.2, 0.3]),
+        color=COLOR,
     )
+
+
+def first_of(result: CoarseResult, config: HandoffConfig = CONFIG) -> tuple[Tensor, HandoffReport]:
+    """The distance of the first shape, and the report."""
+    shape, report = from_coarse(result, GRID, config)
+    assert shape.color is COLOR
+    assert torch.equal(shape.background, result.background)
+    return shape.distance, report
 
 
 MIDDLE = np.zeros(3)
@@ -63,7 +89,7 @@ def ball_density() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plain():
-    return initial_distance(handed(ball_density(), opacity_of((MIDDLE, RADIUS))), GRID, CONFIG)
+    return first_of(handed(ball_density(), opacity_of((MIDDLE, RADIUS))))
 
 
 def mesh_of(distance: Tensor):
@@ -85,7 +111,7 @@ def test_the_level_is_the_one_whose_silhouette_fits(plain) -> None:
 def test_the_level_follows_the_opacity_not_a_fixed_threshold(seen: float) -> None:
     """One and the same fog, shown as smaller or larger: the surface goes where the views say."""
     fog = blurred(np.linalg.norm(lattice(), axis=-1) - 0.6, height=80.0, width=0.06)
-    distance, _ = initial_distance(handed(fog, opacity_of((MIDDLE, seen))), GRID, CONFIG)
+    distance, _ = first_of(handed(fog, opacity_of((MIDDLE, seen))))
     radius = float(mesh_of(distance).vertices.norm(dim=-1).mean())
     assert radius == pytest.approx(seen, abs=0.025)
 
@@ -107,7 +133,7 @@ def test_floaters_are_removed_in_the_volume() -> None:
     centre, radius = STRAY
     density = ball_density() + blurred(np.linalg.norm(lattice() - centre, axis=-1) - radius)
     opacity = opacity_of((MIDDLE, RADIUS), STRAY)
-    distance, report = initial_distance(handed(density, opacity), GRID, CONFIG)
+    distance, report = first_of(handed(density, opacity))
     assert (report.parts, report.kept) == (2, 1)
     assert 0.001 < report.removed_share < 0.03
     at = (GRID.vertices() - torch.tensor(centre).float()).norm(dim=-1) < 1.5 * radius
@@ -115,7 +141,7 @@ def test_floaters_are_removed_in_the_volume() -> None:
     assert solid_parts(distance) == 1
     # A part that is large enough stays.
     keep = HandoffConfig(resolution=CELLS, views=VIEWS, view_resolution=SIZE, keep_share=0.001)
-    distance, report = initial_distance(handed(density, opacity), GRID, keep)
+    distance, report = first_of(handed(density, opacity), keep)
     assert (report.parts, report.kept, report.removed_share) == (2, 2, 0.0)
     assert solid_parts(distance) == 2
 
@@ -130,7 +156,7 @@ def solid_parts(distance: Tensor) -> int:
 def test_a_hollow_shell_becomes_solid() -> None:
     radius = np.linalg.norm(lattice(), axis=-1)
     shell = blurred(np.abs(radius - 0.52) - 0.08)
-    distance, _ = initial_distance(handed(shell, opacity_of((MIDDLE, RADIUS))), GRID, CONFIG)
+    distance, _ = first_of(handed(shell, opacity_of((MIDDLE, RADIUS))))
     inside = GRID.vertices().norm(dim=-1) < 0.4
     assert float(distance[inside].max()) < 0
     assert solid_parts(distance) == 1
@@ -139,7 +165,7 @@ def test_a_hollow_shell_becomes_solid() -> None:
 
 def complaint(density: np.ndarray, opacity: Tensor) -> str:
     with pytest.raises(UserError) as caught:
-        initial_distance(handed(density, opacity), GRID, CONFIG)
+        first_of(handed(density, opacity))
     text = str(caught.value)
     assert "\n" not in text
     assert "the coarse stage has collapsed" in text
@@ -147,7 +173,7 @@ def complaint(density: np.ndarray, opacity: Tensor) -> str:
     return text
 
 
-def test_an_empty_nerf_is_told() -> None:
+def test_an_empty_scene_is_told() -> None:
     nothing = torch.zeros(VIEWS, SIZE, SIZE)
     assert "it is empty" in complaint(np.zeros((CELLS + 1,) * 3), nothing)
     # Fog that no ray is stopped by is as good as nothing.
@@ -155,7 +181,7 @@ def test_an_empty_nerf_is_told() -> None:
     assert "it is empty" in complaint(fog, torch.full((VIEWS, SIZE, SIZE), 0.1))
 
 
-def test_a_nerf_that_fills_everything_is_told() -> None:
+def test_a_scene_that_fills_everything_is_told() -> None:
     full = np.full((CELLS + 1,) * 3, 30.0)
     assert "fills the whole sphere" in complaint(full, torch.ones(VIEWS, SIZE, SIZE))
     sphere = opacity_of((MIDDLE, 1.0))
@@ -187,3 +213,35 @@ def test_silhouettes_of_a_known_mesh() -> None:
     near, far = 0.25 * RADIUS**2, RADIUS**2
     wanted = (near / (9 - near)) / (far / (9 - far))
     assert small == pytest.approx(wanted, rel=0.05)
+
+
+def test_a_scene_that_knows_its_distance_needs_no_search() -> None:
+    distance = torch.tensor(np.linalg.norm(lattice(), axis=-1) - RADIUS, dtype=torch.float32)
+    result = CoarseResult(
+        distance=distance,
+        images=torch.zeros(VIEWS, SIZE, SIZE, 3, dtype=torch.uint8),
+        opacity=opacity_of((MIDDLE, RADIUS)),
+        background=torch.zeros(3),
+        color=COLOR,
+    )
+    found, report = first_of(result)
+    true = (GRID.vertices().norm(dim=-1) - RADIUS) / GRID.cell_size
+    near = true.abs() < 3
+    torch.testing.assert_close(found[near], true[near], atol=0.05, rtol=0)
+    assert (report.parts, report.kept) == (1, 1)
+    assert solid_parts(found) == 1
+    with pytest.raises(ValueError, match="one of the two"):
+        dataclasses.replace(result, distance=None)
+
+
+def test_a_first_shape_is_read_as_it_was_written(tmp_path: Path) -> None:
+    shape = FirstShape(torch.randn(27), COLOR, torch.rand(3))
+    write_first(tmp_path, shape)
+    again = read_first(tmp_path)
+    assert torch.equal(again.distance, shape.distance)
+    assert torch.equal(again.background, shape.background)
+    points = torch.rand(40, 3) * 2 - 1
+    assert torch.equal(again.color(points), COLOR(points))
+    (tmp_path / FIRST).write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="no readable first shape"):
+        read_first(tmp_path)
