@@ -192,8 +192,8 @@ def test_a_checkpoint_of_another_version_is_not_taken_for_damage(
     tmp_path: Path, monkeypatch
 ) -> None:
     write_checkpoint(tmp_path, 10, {"x": torch.ones(3)})
-    monkeypatch.setattr(checkpoints, "FORMAT", "2")
-    with pytest.raises(UserError, match="format '1', this version reads '2'"):
+    monkeypatch.setattr(checkpoints, "FORMAT", "3")
+    with pytest.raises(UserError, match="format '2', this version reads '3'"):
         read_latest(tmp_path, print)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from maquette.common.embedded.exact import posterior_mean
 from maquette.common.errors import UserError
+from maquette.common.priors.base import Condition
 from maquette.common.priors.noise import cosine_schedule
 from tests.reference.closed_form import (
     FiniteSetPrior,
@@ -86,7 +87,7 @@ def test_gaussian_prior_gives_each_row_its_own_text() -> None:
     schedule = cosine_schedule(100)
     prior = GaussianPrior(texts, schedule)
     t, x_t = torch.tensor([10, 50, 90]), torch.full((3, 1, 1, 1), 0.5)
-    eps = prior.predict_noise(x_t, t, prior.encode_text(["b", "", "a"]))
+    eps = prior.predict_noise(x_t, t, Condition(prior.encode_text(["b", "", "a"])))
     for row, (m, v) in enumerate([(-3.0, 1.0), (0.0, 4.0), (2.0, 0.25)]):
         a, s = float(schedule.alpha[t[row]]), float(schedule.sigma[t[row]])
         assert float(eps[row]) == pytest.approx(s * (0.5 - a * m) / (a * a * v + s * s), rel=1e-5)
@@ -97,7 +98,7 @@ def test_finite_set_prior_pads_sets_without_counting_the_padding() -> None:
     schedule = cosine_schedule(100)
     prior = FiniteSetPrior({"one": one, "three": three}, schedule)
     t, x_t = torch.tensor([70, 70, 70]), torch.full((3, 1, 1, 1), 0.1)
-    eps = prior.predict_noise(x_t, t, prior.encode_text(["one", "three", ""]))
+    eps = prior.predict_noise(x_t, t, Condition(prior.encode_text(["one", "three", ""])))
     alpha, sigma = schedule.at(t)
     x0_hat = ((x_t - sigma * eps) / alpha).flatten()
     for row, images in enumerate([[5.0], [-1.0, 0.5, 2.0], [5.0, -1.0, 0.5, 2.0]]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from pydantic import ValidationError
 from maquette.common.config.models import CoarseConfig, PriorConfig, RunConfig
 from maquette.common.config.reading import build_config, changed, shipped_configs, to_yaml, validate
 from maquette.common.errors import UserError
+from maquette.common.losses import ISM, SDI, SDS
 from maquette.common.schedules import step_schedule
 
 PROMPT = "a red mushroom"
@@ -67,7 +70,7 @@ def test_set_reads_lists_null_text_and_numbers_as_yaml() -> None:
     )
     assert config.coarse.camera.fovy == (30.0, 50.0)
     assert config.coarse.losses.opacity == [(0, 1.0), (10, 2.5)]
-    assert config.coarse.distillation.weight is None
+    assert config.coarse.distillation.weight == SDS().weight == "sigma2"
     assert config.coarse.background.kind == "random"
     assert config.coarse.optimizer.learning_rate == 1e-3
     assert config.fine_prompt == "a blue mushroom"
@@ -93,12 +96,12 @@ def test_a_file_of_the_user_differs_from_the_defaults_not_from_the_toybox(tmp_pa
 
 def test_a_file_builds_on_another(tmp_path: Path) -> None:
     (tmp_path / "below.yaml").write_text("base: exact\ncoarse: {steps: 12, views: 5}\n")
-    (tmp_path / "mine.yaml").write_text("base: below.yaml\nfine: {prior: {camera: false}}\n")
+    (tmp_path / "mine.yaml").write_text("base: below.yaml\nfine: {prior: {tell_camera: false}}\n")
     config = build_config(PROMPT, str(tmp_path / "mine.yaml"), ["coarse.views=7"])
     toybox = build_config(PROMPT)
     assert (config.coarse.steps, config.coarse.views) == (12, 7)
     assert config.coarse.field == toybox.coarse.field
-    assert config.fine.prior == PriorConfig(name="exact", camera=False)
+    assert config.fine.prior == PriorConfig(name="exact", tell_camera=False)
     assert toybox.fine.prior.name == "toybox"
 
 
@@ -137,6 +140,9 @@ def test_nothing_is_written_to_the_base() -> None:
         ("coarse.field.grid.level=3", ["'coarse.field.grid.level'", "levels"]),
         ("coarse.steps.x=3", ["'coarse.steps'", "integer"]),
         ("coarse.xqzj=3", ["unknown setting 'coarse.xqzj'", "coarse has: background"]),
+        ("coarse.distillation.stride=0.1", ["'coarse.distillation.stride'", "of ism alone"]),
+        ("coarse.distillation.gap=0.1", ["'coarse.distillation.gap'", "of ism, sdi alone"]),
+        ("coarse.distillation.clp=1", ["'coarse.distillation.clp'", "did you mean clip", "t_max"]),
     ],
 )
 def test_an_unknown_key_is_named_with_a_hint(pair: str, words: list[str]) -> None:
@@ -167,6 +173,9 @@ def test_an_unknown_key_is_named_with_a_hint(pair: str, words: list[str]) -> Non
         ("coarse.losses.opacity=much", ["'coarse.losses.opacity'", "number", "'much'"]),
         ("coarse.losses.opacity=[]", ["'coarse.losses.opacity'", "at least one"]),
         ("coarse.losses.opacity=[[9, 1], [3, 2]]", ["'coarse.losses.opacity'", "growing"]),
+        ("coarse.distillation=sdd", ["'coarse.distillation.loss'", "one of sds, sjc", "'sdd'"]),
+        ("coarse.distillation.clip=-1", ["'coarse.distillation'", "clip", "positive"]),
+        ("coarse.judges.clip=much", ["'coarse.judges.clip'", "number"]),
         ("coarse.distillation.t_min=0.99", ["'coarse.distillation'", "t_min <= t_max"]),
         ("fine.distillation.t_max=[[0, 0.5], [9, 1.5]]", ["'fine.distillation'", "1.5"]),
         ("coarse.field.grid.finest_resolution=4", ["'coarse.field.grid'", "base_resolution"]),
@@ -229,6 +238,31 @@ def test_a_missing_file_is_named(name: str) -> None:
     text = complaint(file=name)
     assert "configuration" in text
     assert name in text
+
+
+def test_a_loss_brings_its_published_options_along() -> None:
+    """With a file that chooses none, whatever the stage's own defaults are."""
+    config = build_config(
+        PROMPT, "magic3d-sd15", ["coarse.distillation=ism", "fine.distillation=sdi"]
+    )
+    assert config.coarse.distillation == ISM()
+    assert config.fine.distillation == SDI(t_max=0.5)
+    assert (ISM().guidance_scale, ISM().weight) == (7.5, "signal")
+    assert build_config(PROMPT, "magic3d-sd15").fine.distillation == SDS(t_max=0.5)
+    # DreamFusion's omega = 100 stands in (1 + omega) e_y - omega e_0.
+    assert SDS().guidance_scale == 101.0
+    again = validate(yaml.safe_load(to_yaml(config)))
+    assert again.coarse.distillation == ISM()
+
+
+def test_reading_a_configuration_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from maquette.common.config.reading import build_config;"
+        "build_config('a corgi', 'sdxl', ['coarse.distillation=ism']);"
+        "print([m for m in ('torch', 'numpy', 'numba', 'scipy') if m in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
 
 
 def test_a_configuration_cannot_be_written_to() -> None:

@@ -14,6 +14,7 @@ from maquette.common.scene.mesh import (
     corners,
     face_areas,
     face_normals,
+    opposite_vertices,
     sample_surface,
     vertex_normals,
 )
@@ -133,3 +134,38 @@ def test_a_detached_mesh_has_left_the_graph() -> None:
     mesh = Mesh(vertices * 2, CUBE[1])
     assert mesh.to("cpu").vertices.requires_grad
     assert not mesh.detach().vertices.requires_grad
+
+
+def test_opposite_vertices() -> None:
+    faces = torch.tensor([[0, 1, 2], [2, 1, 3]])
+    assert opposite_vertices(faces).tolist() == [[-1, 3, -1], [0, -1, -1]]
+    three = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4]])
+    assert opposite_vertices(three).tolist() == [[-1] * 3] * 3
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    faces = torch.tensor(ball.faces).long()
+    opposite = opposite_vertices(faces)
+    thirds = {}
+    for a, b, c in faces.tolist():
+        thirds.update({(a, b): c, (b, c): a, (c, a): b})
+    for face, row in zip(faces.tolist(), opposite.tolist(), strict=True):
+        assert row == [thirds[face[(i + 1) % 3], face[i]] for i in range(3)]
+    assert opposite_vertices(faces[:0]).shape == (0, 3)
+
+
+def test_opposite_vertices_of_any_soup_equal_those_of_a_search() -> None:
+    """Borders, edges of two faces wound either way, and edges that many faces share."""
+    faces = torch.randint(0, 9, (60, 3), generator=torch.Generator().manual_seed(2))
+    distinct = (faces != faces.roll(1, dims=1)).all(dim=1)
+    faces = faces[distinct]
+    found = opposite_vertices(faces)
+    for f, face in enumerate(faces.tolist()):
+        for i in range(3):
+            edge = {face[i], face[(i + 1) % 3]}
+            mates = [
+                other[(k + 2) % 3]
+                for g, other in enumerate(faces.tolist())
+                for k in range(3)
+                if (g, k) != (f, i) and {other[k], other[(k + 1) % 3]} == edge
+            ]
+            assert int(found[f, i]) == (mates[0] if len(mates) == 1 else -1)
+    assert int((found >= 0).sum()) > 4

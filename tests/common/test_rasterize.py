@@ -25,7 +25,6 @@ from maquette.common.rasterize.interpolate import (
     weighted_rows_torch,
 )
 from maquette.common.scene.cameras import Cameras, orbit, sphere_views
-from maquette.common.scene.mesh import opposite_vertices
 from tests.reference.raster_loop import antialias_loop, depth_loop, visible_faces_loop
 
 
@@ -213,11 +212,9 @@ def test_raster_names_its_pixels() -> None:
     raster = rasterize(vertices, faces, sphere_views(3).mvp(1.5), 16, 24)
     place = (raster.view, raster.row, raster.col)
     assert torch.equal(raster.face_index[place], raster.face)
-    assert torch.equal(raster.barycentric[place], raster.bary)
     assert raster.mask.sum() == raster.pixels.shape[0] > 100
     assert (raster.bary >= 0).all()
     assert torch.allclose(raster.bary.sum(-1), torch.ones(1))
-    assert raster.barycentric[raster.face_index < 0].abs().sum() == 0
 
 
 def test_barycentrics_equal_their_plain_twin_in_value_and_gradient() -> None:
@@ -456,21 +453,6 @@ def test_a_near_surface_blends_with_a_far_one_and_hidden_edges_do_nothing() -> N
     (grad,) = torch.autograd.grad(blended.square().sum(), world)
     assert (grad[8:] == 0).all()
     assert (grad[:4, 0].abs() > 0).sum() >= 2
-
-
-def test_opposite_vertices() -> None:
-    faces = torch.tensor([[0, 1, 2], [2, 1, 3]])
-    assert opposite_vertices(faces).tolist() == [[-1, 3, -1], [0, -1, -1]]
-    three = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4]])
-    assert opposite_vertices(three).tolist() == [[-1] * 3] * 3
-    _, faces = sphere(3)
-    opposite = opposite_vertices(faces)
-    thirds = {}
-    for a, b, c in faces.tolist():
-        thirds.update({(a, b): c, (b, c): a, (c, a): b})
-    for face, row in zip(faces.tolist(), opposite.tolist(), strict=True):
-        assert row == [thirds[face[(i + 1) % 3], face[i]] for i in range(3)]
-    assert opposite_vertices(faces[:0]).shape == (0, 3)
 
 
 def test_bad_input_is_named() -> None:

@@ -138,7 +138,7 @@ def test_the_same_settings_open_the_same_run_and_others_the_next_name(tmp_path: 
 
 def test_a_damaged_run_keeps_its_name(tmp_path: Path) -> None:
     first = open_or_create(config(), None, root=tmp_path)
-    (first.folder / "config.yaml").write_text("format: 1\nprompt: [")
+    (first.folder / "config.yaml").write_text("format: 2\nprompt: [")
     before = (first.folder / "config.yaml").read_bytes()
     assert open_or_create(config(), None, root=tmp_path).folder.name == "a-red-mushroom-2"
     assert (first.folder / "config.yaml").read_bytes() == before
@@ -197,10 +197,10 @@ def test_a_missing_run_is_told(tmp_path: Path) -> None:
         (b"just text", "damaged"),
         (b"- a list", "damaged"),
         (b"prompt: a red mushroom\n", "damaged"),
-        (b"format: 1\n", "prompt"),
-        (b"format: 1\nprompt: a red mushroom\nnew_setting: 3\n", "new_setting"),
-        (b"format: 1\nprompt: a red mushroom\nseed: many\n", "seed"),
-        (b"format: 2\nprompt: a red mushroom\n", "format 2, this version reads format 1"),
+        (b"format: 2\n", "prompt"),
+        (b"format: 2\nprompt: a red mushroom\nnew_setting: 3\n", "new_setting"),
+        (b"format: 2\nprompt: a red mushroom\nseed: many\n", "seed"),
+        (b"format: 1\nprompt: a red mushroom\n", "format 1, this version reads format 2"),
     ],
 )
 def test_a_damaged_or_foreign_configuration_is_told(tmp_path: Path, content, words) -> None:

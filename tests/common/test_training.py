@@ -44,14 +44,14 @@ def trained(run: Run, folder: Path, stop_at: int | None = None, total: int = TOT
     torch.manual_seed(7)
     state = learner()
 
-    def step(index: int) -> float:
+    def step(index: int) -> dict[str, float]:
         if index == stop_at:
             raise StopError
         x = torch.rand(6, 2)
         target = torch.randn(6, 1)
         loss = (state.modules["shift"](state.modules["net"](x)) - target).pow(2).mean()
         state.descend(loss, index, total)
-        return float(loss.detach())
+        return {"loss": float(loss.detach()), "gradient": 0.5}
 
     train(run, "coarse", folder, state, total, EVERY, step)
     return state
@@ -103,6 +103,8 @@ def test_checkpoints_come_every_few_steps_and_at_the_end(run: Run) -> None:
     trained(run, run.coarse)
     told = [e["step"] for e in events(run) if e["event"] == "checkpoint"]
     assert told == [3, 6, 9, 10]
+    assert [e["gradient"] for e in events(run) if e["event"] == "checkpoint"] == [0.5] * 4
+    assert all(e["loss"] > 0 for e in events(run) if e["event"] == "checkpoint")
     assert steps_on_disk(run.coarse) == [9, 10]
     assert [e["event"] for e in events(run)][-1] == "stage finished"
 
@@ -129,12 +131,35 @@ def test_a_damaged_checkpoint_is_named_and_the_steps_are_done_again(run: Run, ca
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run: Run, bad) -> None:
-    def step(index: int) -> float:
-        return bad if index == 4 else 1.0
+    def step(index: int) -> dict[str, float]:
+        return {"loss": 1.0, "similarity": bad if index == 4 else 1.0}
 
-    with pytest.raises(UserError, match="coarse stage's loss is not finite at step 5") as caught:
+    told = "coarse stage's similarity is not finite at step 5"
+    with pytest.raises(UserError, match=told) as caught:
         train(run, "coarse", run.coarse, learner(), TOTAL, EVERY, step)
     assert "learning_rate" in str(caught.value)
+    assert steps_on_disk(run.coarse) == [3]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_nothing_moves_if_loss_or_gradient_is_not_finite(run: Run, what: str) -> None:
+    """A regularizer that is NaN, and one whose value is fine and whose slope is not (sqrt at 0)."""
+    torch.manual_seed(7)
+    state = learner()
+    kept: dict[str, Tensor] = {}
+
+    def step(index: int) -> dict[str, float]:
+        value = state.modules["shift"](state.modules["net"](torch.rand(6, 2))).pow(2).mean()
+        if index == 4:
+            kept.update({key: tensor.clone() for key, tensor in state.tensors().items()})
+            weight = state.modules["net"][0].weight
+            value = value + (weight.sum() / 0.0 if what == "loss" else (0.0 * weight).sum().sqrt())
+        state.descend(value, index, TOTAL)
+        return {"loss": float(value.detach())}
+
+    with pytest.raises(UserError, match=f"coarse stage's {what} is not finite at step 5"):
+        train(run, "coarse", run.coarse, state, TOTAL, EVERY, step)
+    assert_same(state.tensors(), kept)
     assert steps_on_disk(run.coarse) == [3]
 
 
@@ -154,12 +179,12 @@ def test_the_cpu_is_deterministic() -> None:
     torch.use_deterministic_algorithms(False)
 
 
-def test_progress_tells_stage_step_total_time_left_and_loss(capsys) -> None:
+def test_progress_tells_stage_step_total_time_left_and_numbers_by_name(capsys) -> None:
     with stage_progress("coarse", 40, start=10) as meter:
         meter.update(10)
-        meter.update(11, 3.0)
-        meter.update(12, 0.123456)
-        meter.update(40, 2.0)
+        meter.update(11, {"loss": 3.0})
+        meter.update(12, {"loss": -0.123456, "gradient": 12.0})
+        meter.update(40, {"loss": 2.0})
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["coarse", "10/40"],
@@ -167,7 +192,7 @@ def test_progress_tells_stage_step_total_time_left_and_loss(capsys) -> None:
         ["coarse", "40/40"],
     ]
     assert "left" in lines[1]
-    assert "loss 0.1235" in lines[1]
+    assert lines[1].endswith("left  loss -0.1235  gradient 12")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from maquette.common.config.models import CameraConfig, LightConfig
 from maquette.common.scene.cameras import Cameras
 from maquette.common.scene.shading import ALBEDO, LAMBERTIAN, TEXTURELESS
 from maquette.common.scene.views import (
+    around,
     directions_in_cone,
     sample_cameras,
     sample_lights,
+    sample_views,
     studio_lights,
 )
 
@@ -152,3 +154,18 @@ def test_studio_lights_have_the_mean_ambient_share() -> None:
     assert lights.ambient.tolist() == pytest.approx([0.25] * 3)
     assert torch.equal(lights.position, cameras.position)
     assert bool((lights.mode == LAMBERTIAN).all())
+
+
+def test_views_that_belong_together_go_around_at_one_elevation() -> None:
+    torch.manual_seed(3)
+    cameras, lights = sample_views(CameraConfig(), LightConfig(), 8, 0, torch.device("cpu"), 4)
+    assert lights.position.shape == (8, 3)
+    for values in (cameras.elevation, cameras.distance, cameras.fovy):
+        assert torch.equal(values.view(2, 4), values.view(2, 4)[:, :1].expand(2, 4))
+        assert float(values[0]) != float(values[4])
+    steps = cameras.azimuth.view(2, 4).diff(dim=1).remainder(2 * math.pi)
+    torch.testing.assert_close(steps, torch.full_like(steps, math.pi / 2))
+    torch.manual_seed(3)
+    alone = sample_cameras(CameraConfig(), 2)
+    torch.testing.assert_close(cameras.azimuth[[0, 4]], alone.azimuth)
+    torch.testing.assert_close(around(alone, 1).azimuth, alone.azimuth)

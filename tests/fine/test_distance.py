@@ -13,7 +13,7 @@ from scipy import ndimage
 from maquette.fine.distance import signed_distance, squared_to_triangle
 from maquette.fine.isosurface import grid_surface
 from maquette.fine.tetgrid import TetGrid
-from tests.reference.volumes import Array, box, lattice, ramp, sphere, torus
+from tests.reference.volumes import BOX, CENTRE, Array, box, lattice, ramp, sphere, torus
 
 
 @pytest.mark.parametrize("shape", [sphere, torus, box])

@@ -19,7 +19,7 @@ from maquette.fine.level import (
     occupancy_from_density,
 )
 from maquette.fine.tetgrid import TetGrid
-from tests.reference.volumes import lattice, sphere
+from tests.reference.volumes import CENTRE, lattice, sphere
 
 
 def test_rays_through_a_linear_field_find_its_corner() -> None:
