@@ -3,33 +3,21 @@
 Everything is float64 and mostly one number a sample, so that formulas can be written out.
 """
 
-from dataclasses import replace
-from typing import get_args
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from maquette.common.guidance.losses import (
-    PAPER,
-    csd,
-    distillation_gradient,
-    guided_noise,
-    hifa,
-    hifa_image_gradient,
-    hifa_residual,
-    ism,
-    nfsd,
-    sdi,
-    sds,
-    sjc,
-    vsd,
-)
+from maquette.common.guidance.ask import Ask
+from maquette.common.guidance.conditions import Rows
 from maquette.common.guidance.score import clip_gradient
-from maquette.common.losses import LossName, WeightKind, weight
-from maquette.common.losses.base import Distillation
+from maquette.common.losses import CSD, LOSSES, Gradient, LossName, WeightKind, weight
 from maquette.common.losses.ddim import ddim_denoise, ddim_invert
-from maquette.common.priors.base import Prior, TextEmbedding
+from maquette.common.options import values_of
+from maquette.common.priors.base import Condition, Prior, TextEmbedding
 from maquette.common.priors.noise import NoiseSchedule, cosine_schedule
 from maquette.common.scene.cameras import Cameras, orbit
 from tests.reference.closed_form import ExactGaussianCritic, FiniteSetPrior, GaussianPrior
@@ -55,9 +43,73 @@ def prior_of(texts: dict[str, tuple[float, float]]) -> GaussianPrior:
 TWO = prior_of({"": (M0, V), "y": (MY, V), "n": (MN, V)})
 
 
-def context(count: int, prior: Prior = TWO, **options) -> Distillation:
-    text, uncond = (prior.encode_text([p] * count) for p in ("y", ""))
-    return Distillation(prior, text, uncond, **options)
+@dataclass(frozen=True)
+class Context:
+    """A prior with its rows, a critic, and options that the losses which have them take."""
+
+    prior: Prior
+    rows: Rows
+    critic: ExactGaussianCritic | None = None
+    progress: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def loss(self, name: str) -> Any:
+        kind = LOSSES[name]
+        return kind(**{k: v for k, v in self.options.items() if k in kind.model_fields})
+
+    def ask(self, name: str = "sds") -> Ask:
+        loss, critic = self.loss(name), self.critic
+        (scale,) = values_of(loss.guidance_scale)
+        return Ask(
+            self.prior,
+            self.rows,
+            scale,
+            loss.weight,
+            progress=self.progress,
+            critic=critic and (lambda x_t, t: critic.predict_noise(x_t, t, self.rows.wanted, None)),
+        )
+
+    def having(self, **options: Any) -> "Context":
+        return replace(self, options=self.options | options)
+
+    def told(self, **rows: Any) -> "Context":
+        return replace(self, rows=replace(self.rows, **rows))
+
+
+def rows_of(count: int, prior: Prior, cameras: Cameras | None = None) -> Rows:
+    wanted, empty = (Condition(prior.encode_text([p] * count), cameras) for p in ("y", ""))
+    return Rows(wanted, empty)
+
+
+def context(
+    count: int,
+    prior: Prior = TWO,
+    camera: Cameras | None = None,
+    critic: ExactGaussianCritic | None = None,
+    **options: Any,
+) -> Context:
+    return Context(prior, rows_of(count, prior, camera), critic, options=options)
+
+
+def whole_gradient(
+    name: str,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    noise: torch.Tensor,
+    ctx: Context,
+    image: Any = None,
+) -> Gradient:
+    image = torch.zeros(len(x), 1, 1, 3) if image is None else image
+    return ctx.loss(name).gradient(x.detach(), image, t, noise, ctx.ask(name))
+
+
+def distillation_gradient(
+    name: str, x: torch.Tensor, t: torch.Tensor, noise: torch.Tensor, ctx: Context
+) -> torch.Tensor:
+    return whole_gradient(name, x, t, noise, ctx).x
+
+
+sds, sjc, vsd, nfsd, csd, ism, sdi, hifa = (partial(distillation_gradient, name) for name in GUIDED)
 
 
 def level(t: int) -> tuple[float, float, float]:
@@ -66,7 +118,7 @@ def level(t: int) -> tuple[float, float, float]:
     return a, s, a * a * V + s * s
 
 
-def mean_gradient(name: LossName, x: float, t: int, ctx: Distillation) -> float:
+def mean_gradient(name: LossName, x: float, t: int, ctx: Context) -> float:
     """The expectation over noise: exact with a pair of opposite noises, the prior being linear."""
     noise = column(0.7, -0.7)
     found = distillation_gradient(name, column(x, x), torch.tensor([t, t]), noise, ctx)
@@ -76,9 +128,9 @@ def mean_gradient(name: LossName, x: float, t: int, ctx: Distillation) -> float:
 class Counting(GaussianPrior):
     """Remembers how many rows each call had."""
 
-    def predict_noise(self, x_t, t, text, camera=None):
-        self.rows = [*getattr(self, "rows", []), len(text)]
-        return super().predict_noise(x_t, t, text, camera)
+    def predict_noise(self, x_t, t, condition):
+        self.rows = [*getattr(self, "rows", []), len(condition)]
+        return super().predict_noise(x_t, t, condition)
 
 
 # -- 1: a Gaussian ---------------------------------------------------------------------------------
@@ -132,9 +184,9 @@ def test_the_scale_multiplies_text_minus_empty_in_every_loss(name: LossName) -> 
     t, x, noise = torch.tensor([90, 150]), column(0.3, -0.8), column(0.4, -1.3)
     critic = ExactGaussianCritic(SCHEDULE)
     critic.update(x)
-    ctx = context(2, weight="alpha_sigma", critic=critic, sdi_steps=3)
+    ctx = context(2, weight="alpha_sigma", critic=critic, steps=3)
     plain, guided = (
-        distillation_gradient(name, x, t, noise, replace(ctx, guidance_scale=scale))
+        distillation_gradient(name, x, t, noise, ctx.having(guidance_scale=scale))
         for scale in (1.0, 3.0)
     )
     for row in range(2):
@@ -148,41 +200,69 @@ def test_scale_one_never_asks_for_the_empty_prompt(name: LossName) -> None:
     prior = Counting({"": (number(M0), V), "y": (number(MY), V)}, SCHEDULE)
     critic = ExactGaussianCritic(SCHEDULE)
     critic.update(column(0.0, 1.0))
-    ctx = replace(context(2, prior, guidance_scale=1.0, critic=critic), uncond=None)
+    ctx = context(2, prior, guidance_scale=1.0, critic=critic)
     t, x = torch.tensor([50, 80]), column(0.3, -0.2)
     distillation_gradient(name, x, t, column(0.1, 0.2), ctx)
     assert prior.rows == [2]
-    with pytest.raises(ValueError, match="uncond"):
-        distillation_gradient(name, x, t, column(0.1, 0.2), replace(ctx, guidance_scale=2.0))
     prior.rows.clear()
-    both = context(2, prior, guidance_scale=2.0, critic=critic)
-    distillation_gradient(name, x, t, column(0.1, 0.2), both)
+    distillation_gradient(name, x, t, column(0.1, 0.2), ctx.having(guidance_scale=2.0))
     assert prior.rows == [4]
 
 
 def test_the_negative_prompt_replaces_the_empty_one_in_guidance() -> None:
     ctx = context(2, guidance_scale=7.5, weight="one")
-    ctx = replace(ctx, negative=TWO.encode_text(["n", "n"]))
+    ctx = ctx.told(negative=Condition(TWO.encode_text(["n", "n"])))
     assert mean_gradient("sds", MN + 7.5 * (MY - MN), 80, ctx) == pytest.approx(0.0, abs=1e-5)
+
+
+PLANE = {"": (0.0, 0.0), "y": (1.0, 0.0), "n": (0.5, 1.0)}
+
+
+def plane_context(**options: Any) -> Context:
+    """Means in a plane; the negative pushes a quarter of its share across, which is (0, 1)."""
+    prior = GaussianPrior(
+        {k: (torch.tensor(m).double().reshape(2, 1, 1), V) for k, m in PLANE.items()}, SCHEDULE
+    )
+    ctx = context(1, prior, weight="one", **options)
+    repelled = (Condition(prior.encode_text(["n"])),)
+    return ctx.told(repelled=repelled, weights=torch.tensor([[-0.25]]))
 
 
 def test_perp_neg_enters_every_guided_loss() -> None:
     """In one dimension nothing is perpendicular; with two, the negative pushes only across."""
-    plane = {"": (0.0, 0.0), "y": (1.0, 0.0), "n": (0.5, 1.0)}
-    prior = GaussianPrior(
-        {k: (torch.tensor(m).double().reshape(2, 1, 1), V) for k, m in plane.items()}, SCHEDULE
-    )
-    negatives = (prior.encode_text(["n"]),)
-    ctx = context(
-        1, prior, guidance_scale=2.0, weight="one",
-        perp_neg_texts=negatives, perp_neg_weights=torch.tensor([[-0.25]]),
-    )  # fmt: skip
+    ctx = plane_context(guidance_scale=2.0)
     x, t = torch.zeros(1, 2, 1, 1, dtype=torch.float64), torch.tensor([80])
     a, s, d = level(80)
     found = sds(x, t, torch.zeros_like(x), ctx).flatten() / (s * a / d)
     assert found.tolist() == pytest.approx([-2.0, 0.5], abs=1e-5)  # m* = 2 (1, 0) - 2/4 (0, 1)
-    with pytest.raises(ValueError, match="perp_neg_weights"):
-        sds(x, t, x, replace(ctx, perp_neg_weights=None))
+    with pytest.raises(ValueError, match="weights"):
+        ctx.told(weights=None)
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_perp_neg_pushes_across_in_every_loss(name: LossName) -> None:
+    """What it adds is s w(t) times -1/4 of the part of e_n - e_0 across e_y - e_0."""
+    critic = ExactGaussianCritic(SCHEDULE)
+    critic.update(torch.tensor([-1.0, 2.0]).double().reshape(2, 1, 1, 1).expand(2, 2, 1, 1))
+    options = {"steps": 3, "inversion_scale": 0.0}
+    ctx = plane_context(guidance_scale=3.0, critic=critic, **options)
+    plain = ctx.told(repelled=(), weights=None)
+    x, t = torch.full((1, 2, 1, 1), 0.4, dtype=torch.float64), torch.tensor([80])
+    noise = torch.full_like(x, 0.3)
+    change = distillation_gradient(name, x, t, noise, ctx) - distillation_gradient(
+        name, x, t, noise, plain
+    )
+    a, s, d = level(80)
+    across = -0.25 * s * a * (0.0 - 1.0) / d  # noise of a mean m is s (x_t - a m) / d
+    expected = [0.0, 3.0 * across * (1.01 if name == "hifa" else 1.0)]
+    assert change.flatten().tolist() == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+def test_without_anything_to_push_from_the_direction_is_the_difference() -> None:
+    ask = context(2).ask()
+    noises = ask.noise(column(0.1, 0.2), torch.tensor([20, 90]), "wanted", "empty")
+    assert noises.keys() == {"wanted", "empty"}
+    assert torch.equal(ask.direction(noises, noises["empty"]), noises["wanted"] - noises["empty"])
 
 
 # -- 3: classifier score distillation --------------------------------------------------------------
@@ -202,13 +282,16 @@ def test_csd_is_constant_and_has_no_fixed_point() -> None:
 def test_csd_moves_from_the_empty_to_the_negative_prompt(progress: float, rows: int) -> None:
     prior = Counting({k: (number(m), V) for k, m in (("", M0), ("y", MY), ("n", MN))}, SCHEDULE)
     negative = prior.encode_text(["n", "n"])
-    ctx = context(2, prior, weight="one", csd_progress=progress, negative=negative)
+    ctx = context(2, prior, weight="one").told(negative=Condition(negative))
+    ctx = replace(ctx, progress=progress)
     a, s, d = level(60)
     against = (1 - progress) * M0 + progress * MN
     assert mean_gradient("csd", 0.2, 60, ctx) == pytest.approx(s * a * (against - MY) / d, rel=1e-5)
     assert prior.rows == [rows]
-    with pytest.raises(ValueError, match="csd_progress"):
-        mean_gradient("csd", 0.2, 60, replace(ctx, csd_progress=1.5))
+    fixed = replace(ctx, progress=0.9).having(progress=progress)  # the option's own word counts
+    assert mean_gradient("csd", 0.2, 60, fixed) == mean_gradient("csd", 0.2, 60, ctx)
+    with pytest.raises(ValueError, match="progress: expected values between 0 and 1"):
+        CSD(progress=1.5)
 
 
 # -- 4: particles ----------------------------------------------------------------------------------
@@ -304,10 +387,10 @@ class TrueViewPrior(Prior):
         ramp = torch.linspace(0.1, 0.9, 48, dtype=torch.float64).reshape(1, 3, 4, 4)
         return ramp * (1.0 + camera.azimuth.double()[:, None, None, None])
 
-    def predict_noise(self, x_t, t, text, camera=None):
-        assert camera is not None
+    def predict_noise(self, x_t, t, condition):
+        assert condition.cameras is not None
         alpha, sigma = (part.to(x_t) for part in self.schedule.at(t))
-        return (x_t - alpha * self.view(camera)) / sigma
+        return (x_t - alpha * self.view(condition.cameras)) / sigma
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
@@ -335,21 +418,22 @@ def test_sjc_is_the_score_of_the_noised_input() -> None:
     t, x, noise = torch.tensor([30, 150]), column(0.4, -1.0), column(0.6, 1.1)
     ctx = context(2, guidance_scale=1.0)
     for reduced in (True, False):
-        found = sjc(x, t, noise, replace(ctx, sjc_variance_reduced=reduced)).flatten()
+        found = sjc(x, t, noise, ctx.having(variance_reduced=reduced)).flatten()
         for row in range(2):
             a, s, _ = level(int(t[row]))
             noised, spread = float(x[row]) + s / a * float(noise[row]), s / a
             denoised = MY + V / (V + spread**2) * (noised - MY)
             origin = float(x[row]) if reduced else noised
             assert float(found[row]) == pytest.approx(-(denoised - origin) / spread, rel=1e-5)
-    torch.testing.assert_close(sjc(x, t, noise, ctx), sds(x, t, noise, replace(ctx, weight="one")))
+    torch.testing.assert_close(sjc(x, t, noise, ctx), sds(x, t, noise, ctx.having(weight="one")))
 
 
 def test_nfsd_changes_its_domain_correction_at_a_fifth_of_the_schedule() -> None:
     t, x, noise = torch.tensor([39, 40]), column(0.4, 0.4), column(0.6, 0.6)
-    ctx = context(2, weight="one", guidance_scale=3.0, negative=TWO.encode_text(["n", "n"]))
+    plain = context(2, weight="one", guidance_scale=3.0)
+    ctx = plain.told(negative=Condition(TWO.encode_text(["n", "n"])))
     found = nfsd(x, t, noise, ctx).flatten().tolist()
-    missing = nfsd(x, t, noise, replace(ctx, negative=None)).flatten().tolist()
+    missing = nfsd(x, t, noise, plain).flatten().tolist()
     for row in range(2):
         a, s, d = level(int(t[row]))
         x_t = a * 0.4 + s * 0.6
@@ -396,10 +480,10 @@ def test_ism_equals_the_scalar_loop() -> None:
 
 def test_ism_inverts_with_the_empty_prompt_whatever_the_negative_one() -> None:
     t, x = torch.tensor([130, 55]), column(0.4, -0.9)
-    negative = TWO.encode_text(["n", "n"])
+    negative = Condition(TWO.encode_text(["n", "n"]))
     for scale in (1.0, 7.5):
         ctx = context(2, guidance_scale=scale)
-        change = ism(x, t, x, replace(ctx, negative=negative)) - ism(x, t, x, ctx)
+        change = ism(x, t, x, ctx.told(negative=negative)) - ism(x, t, x, ctx)
         for row in range(2):  # only e_0 in e^s(x_t) gives way to e_n
             a, s, d = level(int(t[row]))
             expected = s / a * (1.0 - scale) * s * a * (M0 - MN) / d
@@ -421,9 +505,7 @@ def test_sdi_on_an_image_retraces_ddim() -> None:
     """Steps of size 1 on x itself, from DDIM's first estimate on, are DDIM's estimates."""
     gap, start = 10, 150
     prior = prior_of({"": (0.0, 1.0), "y": (1.3, 1.4)})
-    ctx = context(
-        2, prior, guidance_scale=1.0, sdi_noise="fixed_point", sdi_gap=gap / T, sdi_steps=300
-    )
+    ctx = context(2, prior, guidance_scale=1.0, noise="fixed_point", gap=gap / T, steps=300)
     x_t = column(0.9, -1.7)
     estimates = []
     for t in range(start, 0, -gap):  # DDIM, written out
@@ -440,7 +522,7 @@ def test_sdi_on_an_image_retraces_ddim() -> None:
 
 
 def test_ddim_there_and_back_returns() -> None:
-    ctx, t, x = context(2), torch.tensor([120, 150]), column(0.4, -0.9)
+    ctx, t, x = context(2).ask(), torch.tensor([120, 150]), column(0.4, -0.9)
     x_t = ddim_invert(x, t, 120, 1.0, ctx)
     torch.testing.assert_close(ddim_denoise(x_t, t, 120, 1.0, ctx), x, rtol=0.02, atol=0.02)
     for row in range(2):  # the exact flow keeps (x_t - a m) / sqrt(D)
@@ -454,65 +536,101 @@ def test_ddim_there_and_back_returns() -> None:
 
 def test_hifa_adds_the_residual_of_the_denoised_estimate() -> None:
     t, x, noise = torch.tensor([60, 140]), column(0.4, -0.9), column(0.5, -0.2)
-    ctx = context(2, guidance_scale=3.0, hifa_weight=0.5)
+    ctx = context(2, guidance_scale=3.0, image_weight=0.5)
     plain = sds(x, t, noise, ctx)
     torch.testing.assert_close(hifa(x, t, noise, ctx), 1.5 * plain, rtol=1e-6, atol=1e-9)
-    several = hifa(x, t, noise, replace(ctx, hifa_steps=3)) - plain
+    several = hifa(x, t, noise, ctx.having(denoising_steps=3)) - plain
     for row in range(2):
-        end = int(t[row])
-        a, s, _ = level(end)
-        y = a * float(x[row]) + s * float(noise[row])
-        for now, to in ((end, round(end * 2 / 3)), (round(end * 2 / 3), round(end / 3))):
-            e = scalar_noise(y, now, 3.0)
-            (a0, s0, _), (a1, s1, _) = level(now), level(to)
-            y = a1 * (y - s0 * e) / a0 + s1 * e
-        a1, s1, _ = level(round(end / 3))
-        estimate = (y - s1 * scalar_noise(y, round(end / 3), 3.0)) / a1
+        estimate = three_step_estimate(float(x[row]), float(noise[row]), int(t[row]))
+        a, s, _ = level(int(t[row]))
         expected = 0.5 * s * s * a / s * (float(x[row]) - estimate)
         assert float(several[row]) == pytest.approx(expected, rel=1e-5)
-        residual, found = hifa_residual(x, t, noise, replace(ctx, hifa_steps=3))
-        assert float(residual[row]) == pytest.approx(2.0 * expected, rel=1e-5)
-        assert float(found[row]) == pytest.approx(estimate, rel=1e-5)
-    single, _ = hifa_residual(x, t, noise, ctx)
-    torch.testing.assert_close(single, plain, rtol=1e-6, atol=1e-9)
 
 
-def test_hifa_in_pixels_descends_to_the_estimate() -> None:
-    t, image, estimate = (
-        torch.tensor([60]),
-        torch.full((1, 2, 2, 3), 0.7),
-        torch.full((1, 2, 2, 3), 0.2),
-    )
-    a, s, _ = level(60)
-    found = hifa_image_gradient(image, estimate, t, context(1))
-    torch.testing.assert_close(found, torch.full((1, 2, 2, 3), 0.01 * s * s * a / s * 0.5))
+def three_step_estimate(x: float, noise: float, end: int) -> float:
+    """The clean x that three steps of DDIM at scale 3 reach."""
+    a, s, _ = level(end)
+    y = a * x + s * noise
+    for now, to in ((end, round(end * 2 / 3)), (round(end * 2 / 3), round(end / 3))):
+        e = scalar_noise(y, now, 3.0)
+        (a0, s0, _), (a1, s1, _) = level(now), level(to)
+        y = a1 * (y - s0 * e) / a0 + s1 * e
+    a1, s1, _ = level(round(end / 3))
+    return (y - s1 * scalar_noise(y, round(end / 3), 3.0)) / a1
 
 
-def test_every_name_reaches_its_function_with_its_published_choices() -> None:
-    functions = [sds, sjc, vsd, nfsd, csd, ism, sdi, hifa]
-    assert get_args(LossName) == tuple(f.__name__ for f in functions) == GUIDED
+class Decoding(GaussianPrior):
+    """Says that half of x is the image's every number."""
+
+    def decode_image(self, x):
+        return (0.5 * x).expand(-1, 3, 2, 2).permute(0, 2, 3, 1)
+
+
+def test_hifa_looks_at_pixels_where_something_decodes() -> None:
+    """In x it is SDS for one step; in the image it leads to what the estimate decodes to."""
+    prior = Decoding({k: (number(m), V) for k, m in (("", M0), ("y", MY))}, SCHEDULE)
+    t, x, noise = torch.tensor([60, 140]), column(0.4, -0.9), column(0.5, -0.2)
+    image = torch.full((2, 2, 2, 3), 0.7, dtype=torch.float64)
+    ctx = context(2, prior, guidance_scale=3.0)
+    once = whole_gradient("hifa", x, t, noise, ctx, image)
+    torch.testing.assert_close(once.x, sds(x, t, noise, ctx), rtol=1e-6, atol=1e-9)
+    found = whole_gradient("hifa", x, t, noise, ctx.having(denoising_steps=3), image)
+    assert found.image is not None
+    for row in range(2):
+        estimate = three_step_estimate(float(x[row]), float(noise[row]), int(t[row]))
+        a, s, _ = level(int(t[row]))
+        assert float(found.x[row]) == pytest.approx(
+            s * s * a / s * (float(x[row]) - estimate), rel=1e-5
+        )
+        expected = 0.01 * s * s * a / s * (0.7 - 0.5 * estimate)
+        torch.testing.assert_close(
+            found.image[row], torch.full((2, 2, 3), expected).double(), rtol=1e-5, atol=1e-12
+        )
+    off = whole_gradient("hifa", x, t, noise, ctx.having(pixels=False), image)
+    assert off.image is None
+    torch.testing.assert_close(off.x, 1.01 * once.x, rtol=1e-6, atol=1e-9)
+
+
+PUBLISHED = {
+    "sds": (101.0, "sigma2"), "sjc": (100.0, "one"), "vsd": (7.5, "sigma2"),
+    "nfsd": (7.5, "sigma2"), "csd": (1.0, "sigma2"), "ism": (7.5, "signal"),
+    "sdi": (7.5, "signal"), "hifa": (100.0, "sigma2"),
+}  # fmt: skip
+
+
+def test_every_name_reaches_its_loss_with_its_published_choices() -> None:
+    assert get_args(LossName) == tuple(LOSSES) == GUIDED
     critic = ExactGaussianCritic(SCHEDULE)
     critic.update(column(-1.0, 2.0))
     t, x, noise = torch.tensor([60, 140]), column(0.4, -0.9), column(0.5, -0.2)
     found = []
-    for name, function in zip(get_args(LossName), functions, strict=True):
+    for name in get_args(LossName):
         ctx = context(2, critic=critic)
         gradient = distillation_gradient(name, x, t, noise, ctx)
-        assert torch.equal(gradient, function(x, t, noise, ctx))
-        scale, kind = PAPER[name]
-        explicit = replace(ctx, guidance_scale=scale, weight=kind)
-        assert torch.equal(gradient, function(x, t, noise, explicit))
+        scale, kind = PUBLISHED[name]
+        explicit = ctx.having(guidance_scale=scale, weight=kind)
+        assert torch.equal(gradient, distillation_gradient(name, x, t, noise, explicit))
         found.append(gradient)
     for i, one in enumerate(found):
         assert not any(torch.allclose(one, other) for other in found[i + 1 :])
 
 
+def test_dreamfusion_counts_from_the_prompt_and_we_from_the_empty_one() -> None:
+    """(1 + omega) e_y - omega e_0 with omega = 100 is what SDS does by default."""
+    x, t, noise = column(0.4), torch.tensor([90]), column(0.3)
+    a, s, d = level(90)
+    x_t = a * 0.4 + s * 0.3
+    e_y, e_0 = (s * (x_t - a * m) / d for m in (MY, M0))
+    expected = s * s * (101 * e_y - 100 * e_0 - 0.3)
+    assert float(sds(x, t, noise, context(1))) == pytest.approx(expected, rel=1e-5)
+
+
 def test_guided_noise_skips_what_has_no_share() -> None:
     prior = Counting({"": (number(M0), V), "y": (number(MY), V)}, SCHEDULE)
-    ctx, x_t, t = context(2, prior), column(0.1, 0.2), torch.tensor([20, 90])
+    ask, x_t, t = context(2, prior).ask(), column(0.1, 0.2), torch.tensor([20, 90])
     for scale, rows in ((0.0, 2), (1.0, 2), (-7.5, 4)):
         prior.rows = []
-        found = guided_noise(x_t, t, scale, ctx).flatten().tolist()
+        found = ask.guided(x_t, t, scale).flatten().tolist()
         expected = [scalar_noise(float(x_t[i]), int(t[i]), scale) for i in range(2)]
         assert found == pytest.approx(expected, rel=1e-5)
         assert prior.rows == [rows]
