@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from maquette.common.guidance.mixing import classifier_free, perp_neg, perpendicular, predict
-from maquette.common.priors.base import Prior, TextEmbedding
+from maquette.common.guidance.ask import Ask
+from maquette.common.guidance.conditions import Rows
+from maquette.common.guidance.mixing import classifier_free, perp_neg, perpendicular
+from maquette.common.priors.base import Condition, Prior, Reference, TextEmbedding
 from maquette.common.priors.noise import cosine_schedule
 from maquette.common.scene.cameras import Cameras
 
@@ -27,11 +29,11 @@ class TellingPrior(Prior):
     def encode_image(self, image):
         return image.permute(0, 3, 1, 2)
 
-    def predict_noise(self, x_t, t, text, camera=None):
+    def predict_noise(self, x_t, t, condition):
         self.calls.append(x_t.shape[0])
-        told = 1e3 * text.tensors["length"] + t / 1e3
-        if camera is not None:
-            told = told + 1e6 * camera.azimuth
+        told = 1e3 * condition.text.tensors["length"] + t / 1e3
+        if condition.cameras is not None:
+            told = told + 1e6 * condition.cameras.azimuth
         return x_t + told.to(x_t)[:, None, None, None]
 
 
@@ -51,15 +53,39 @@ def test_predict_asks_once_and_keeps_rows_together() -> None:
     prior = TellingPrior()
     x_t = torch.tensor([0.1, 0.2, 0.3]).double().reshape(3, 1, 1, 1)
     t = torch.tensor([1, 2, 3])
-    texts = [prior.encode_text(p) for p in (["a", "bb", "ccc"], ["", "", ""])]
-    found = predict(prior, x_t, t, texts, orbit_cameras([1.0, 2.0, 3.0]))
+    cameras = orbit_cameras([1.0, 2.0, 3.0])
+    wanted, empty = (
+        Condition(prior.encode_text(p), cameras) for p in (["a", "bb", "ccc"], ["", "", ""])
+    )
+    found = Ask(prior, Rows(wanted, empty)).noise(x_t, t, "wanted", "empty", "negative")
     assert prior.calls == [6]
-    for condition, lengths in enumerate([(1, 2, 3), (0, 0, 0)]):
+    assert found.keys() == {"wanted", "empty"}  # there is no negative
+    for name, lengths in (("wanted", (1, 2, 3)), ("empty", (0, 0, 0))):
         for row in range(3):
             told = 0.1 * (row + 1) + 1e3 * lengths[row] + (row + 1) / 1e3 + 1e6 * (row + 1)
-            assert float(found[condition][row]) == pytest.approx(told, abs=1.0 / 64)
-    with pytest.raises(ValueError, match="expected 3 rows each, got 2"):
-        predict(prior, x_t, t, [texts[0].select([0, 1])])
+            assert float(found[name][row]) == pytest.approx(told, abs=1.0 / 64)
+    with pytest.raises(ValueError, match="expected 3 of each condition, got 2"):
+        Ask(prior, Rows(wanted.select([0, 1]), empty)).noise(x_t, t, "wanted")
+
+
+def test_conditions_select_and_join_row_by_row() -> None:
+    prior, cameras = TellingPrior(), orbit_cameras([1.0, 2.0, 3.0])
+    picture = Reference(torch.arange(3.0).reshape(3, 1, 1, 1), cameras, orbit_cameras([7.0] * 3))
+    whole = Condition(prior.encode_text(["a", "bb", "ccc"]), cameras, picture)
+    some = whole.select([2, 0])
+    assert some.text.prompts == ("ccc", "a")
+    assert some.cameras is not None
+    assert some.reference is not None
+    assert some.cameras.azimuth.tolist() == some.reference.cameras.azimuth.tolist() == [3.0, 1.0]
+    assert some.reference.x.flatten().tolist() == [2.0, 0.0]
+    both = Condition.cat([some, whole])
+    assert len(both) == 5
+    assert both.cameras is not None
+    assert both.reference is not None
+    assert both.cameras.azimuth.tolist() == [3.0, 1.0, 1.0, 2.0, 3.0]
+    assert both.reference.views.azimuth.tolist() == [7.0] * 5
+    with pytest.raises(ValueError, match="cameras: expected in all of 2 parts or in none"):
+        Condition.cat([whole, Condition(whole.text)])
 
 
 def test_perp_neg_by_hand() -> None:

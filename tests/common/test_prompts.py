@@ -134,6 +134,8 @@ def test_texts_are_encoded_once_and_rows_follow_the_cameras() -> None:
 def test_equal_texts_are_encoded_once_and_no_negative_is_none() -> None:
     prior = ListingPrior()
     prompts = ViewPrompts.encode(prior, "a dog", PromptConfig(view_dependent=False))
+    told = ViewPrompts.encode(ListingPrior(), "a dog", PromptConfig(), told=True)
+    assert told.views.prompts == prompts.views.prompts
     assert prior.calls == [["a dog", ""]]
     assert prompts.rows(cameras([0.0, 180.0])).prompts == ("a dog", "a dog")
     assert prompts.negative_rows(cameras([0.0])) is None
@@ -147,6 +149,18 @@ def test_interpolation_is_linear_in_azimuth() -> None:
     assert rows.tensors["value"].flatten().tolist() == pytest.approx(expected, abs=1e-4)
     assert rows.prompts[1] == "a dog, front view"
     assert rows.tensors["mask"].flatten().tolist()[:2] == [0, 0]
+
+
+def test_perp_neg_blends_the_texts_as_its_weights_do() -> None:
+    """Unless the configuration says otherwise: weights follow the azimuth, so texts do."""
+    batch = cameras([22.5])
+    for config, value in (
+        (PromptConfig(perp_neg=True), 2.5),
+        (PromptConfig(perp_neg=True, interpolate=False), 0.0),
+        (PromptConfig(), 0.0),
+    ):
+        rows = ViewPrompts.encode(ListingPrior(), "a dog", config).rows(batch)
+        assert float(rows.tensors["value"]) == pytest.approx(value, abs=1e-4)
 
 
 def test_mix_weighs_each_row_by_its_own_share() -> None:
