@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from maquette.common.begin import SUITED, begin
-from maquette.common.config.models import PriorConfig, PromptConfig, RunConfig
+from maquette.common.config.models import RunConfig
 from maquette.common.config.priors import PriorConfig
 from maquette.common.config.prompts import CONFLICTING_WORDS, PHRASES, PromptConfig
 from maquette.common.config.reading import build_config, read_config_file
@@ -68,7 +68,7 @@ def test_every_option_of_the_loader_can_be_configured() -> None:
     options = load_options(changed, "pixel", torch.device("cuda:1"))
     assert (options.source, options.device) == ("owner/name", "cuda:1")
     assert options.loras == (("a.safetensors", 0.5), ("b", 1.0))
-    plain = PriorConfig("exact")
+    plain = PriorConfig(name="exact")
     for field in dataclasses.fields(PriorConfig):
         if field.name != "text":  # whether the text encoders are needed is the run's to know
             assert getattr(options, field.name) != getattr(plain, field.name), field.name

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from benchmarks.knowledge import denoised, sample, true_views
 from maquette.common.config.priors import PriorConfig
+from maquette.common.embedded.door import load
 from maquette.common.embedded.names import EMBEDDED
 from maquette.common.embedded.training.data import View
 from maquette.common.embedded.version import check_version
 from maquette.common.embedded.vocabulary import HELD_OUT_COLORS
-from maquette.common.priors.loading import load_prior
 from maquette.common.priors.pretrained import PretrainedPrior
 from maquette.common.scene.images import psnr_of_each
 from maquette.common.toybox.grammar import CATEGORIES, COLORS, Caption, captions
@@ -35,12 +35,12 @@ BOUNDS = {0.1: 30.0, 0.5: 25.0, 0.9: 22.0}
 
 @pytest.fixture(scope="module")
 def pixel() -> PretrainedPrior:
-    return load_prior(PriorConfig(source="toybox-pixel"))
+    return load(PriorConfig(name="toybox-pixel"))
 
 
 @pytest.fixture(scope="module")
 def latent() -> PretrainedPrior:
-    return load_prior(PriorConfig(source="toybox-latent"))
+    return load(PriorConfig(name="toybox-latent"))
 
 
 def view(caption: Caption, azimuth: float = 0.6, elevation: float = 0.35) -> View:

@@ -9,8 +9,10 @@ from torch import Tensor
 from maquette.common.embedded import exact
 from maquette.common.embedded.exact import BLOCK, ExactPrior, linear_encoder
 from maquette.common.errors import UserError
-from maquette.common.guidance.losses import distillation_gradient
-from maquette.common.losses.base import Distillation
+from maquette.common.guidance.ask import Ask
+from maquette.common.guidance.conditions import Rows
+from maquette.common.losses import SDS
+from maquette.common.priors.base import Condition
 from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.toybox.objects import ToyObject, build
 from maquette.common.toybox.studio import photograph
@@ -25,7 +27,7 @@ def pixel(instances: int = 1) -> ExactPrior:
 
 def denoised(prior: ExactPrior, x_t: Tensor, t: Tensor, prompts: list[str], cameras: Cameras):
     """What the predicted noise means: `(x_t - sigma eps) / alpha`, in float64."""
-    eps = prior.predict_noise(x_t, t, prior.encode_text(prompts), cameras)
+    eps = prior.predict_noise(x_t, t, Condition(prior.encode_text(prompts), cameras))
     alpha, sigma = (level.double() for level in prior.schedule.at(t, x_t.ndim))
     return (x_t.double() - sigma * eps.double()) / alpha
 
@@ -108,7 +110,7 @@ def test_bad_use_is_told() -> None:
         prior.encode_text([PROMPT, "a red mushrom"])
     text = prior.encode_text([PROMPT])
     with pytest.raises(ValueError, match="camera"):
-        prior.predict_noise(torch.zeros(1, 3, 64, 64), torch.tensor([5]), text)
+        prior.predict_noise(torch.zeros(1, 3, 64, 64), torch.tensor([5]), Condition(text))
 
 
 def test_pixels_are_scaled_to_minus_one_and_one() -> None:
@@ -162,14 +164,9 @@ def test_the_gradient_that_reaches_the_image_is_the_adjoint(space) -> None:
 def test_descent_ends_at_the_true_view(space) -> None:
     """The expected SDS gradient is a weighted L2 to the true view: so gradient descent finds it."""
     prior, camera = ExactPrior(space), orbit(1)
-    ctx = Distillation(
-        prior=prior,
-        text=prior.encode_text([PROMPT]),
-        uncond=prior.encode_text([""]),
-        camera=camera,
-        guidance_scale=1.0,
-        weight="signal",  # makes the gradient x - x0hat
-    )
+    wanted, empty = (Condition(prior.encode_text([text]), camera) for text in (PROMPT, ""))
+    # This weight makes the gradient x - x0hat.
+    ask = Ask(prior, Rows(wanted, empty), scale=1.0, kind="signal")
     view = truth(PROMPT, camera, prior.resolution)
     image = torch.full_like(view, 0.3)
     generator = torch.Generator().manual_seed(0)
@@ -179,15 +176,15 @@ def test_descent_ends_at_the_true_view(space) -> None:
         image.requires_grad_(True)
         x = prior.encode_image(image)
         t = torch.randint(20, 700, (1,), generator=generator)
-        gradient = distillation_gradient("sds", x, t, torch.randn(x.shape), ctx)
+        gradient = SDS().gradient(x.detach(), image, t, torch.randn(x.shape), ask).x
         (slope,) = torch.autograd.grad(x, image, gradient)
         image = (image - rate * slope).detach()
-    wanted, found = prior.encode_image(view), prior.encode_image(image)
-    assert float((found - wanted).abs().max()) < 0.01
+    goal, found = prior.encode_image(view), prior.encode_image(image)
+    assert float((found - goal).abs().max()) < 0.01
     if space == "pixel":
         torch.testing.assert_close(image, view, atol=0.01, rtol=0)
     start = prior.encode_image(torch.full_like(view, 0.3))
-    assert float((start - wanted).abs().max()) > 0.5
+    assert float((start - goal).abs().max()) > 0.5
 
 
 def test_a_view_is_photographed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from maquette.common.config.priors import PriorConfig
 from maquette.common.errors import UserError
-from maquette.common.priors.base import TextEmbedding
+from maquette.common.priors.base import Condition, TextEmbedding
 from maquette.common.priors.camera_features import camera_features
 from maquette.common.priors.flow import pack_latents, unpack_latents
 from maquette.common.priors.latents import normalise_latents
@@ -52,7 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def options(folder: Path, **changes: Any) -> PriorConfig:
     resolution = 32 if folder.name in ("if", "camera-pixel") else RESOLUTION
-    return replace(PriorConfig(str(folder), resolution=resolution), **changes)
+    return PriorConfig(**{"name": str(folder), "resolution": resolution, **changes})
 
 
 @dataclass
@@ -95,7 +95,7 @@ def guided(
 ) -> Tensor:
     """Classifier-free guidance over the adapter, both rows in one batch."""
     text = prior.encode_text([negative, PROMPT])
-    noise = prior.predict_noise(x.repeat(2, 1, 1, 1), torch.tensor([t, t]), text)
+    noise = prior.predict_noise(x.repeat(2, 1, 1, 1), torch.tensor([t, t]), Condition(text))
     assert (noise[0] - noise[1]).abs().max() > 1e-4  # the prompt matters at all
     return noise[:1] + scale * (noise[1:] - noise[:1])
 
@@ -180,14 +180,14 @@ def test_rows_of_a_batch_are_their_own(models: dict[str, Path], family: str) -> 
     x = torch.randn(3, *prior.latent_shape, generator=torch.Generator().manual_seed(1))
     t = torch.tensor([20, 400, 900])
     text = prior.encode_text([PROMPT, ""]).select([1, 0, 0])
-    together = prior.predict_noise(x, t, text)
+    together = prior.predict_noise(x, t, Condition(text))
     assert together.shape == x.shape
     assert together.dtype == torch.float32
     for i in range(3):
-        alone = prior.predict_noise(x[i : i + 1], t[i : i + 1], text.select([i]))
+        alone = prior.predict_noise(x[i : i + 1], t[i : i + 1], Condition(text.select([i])))
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="batch size"):
-        prior.predict_noise(x, t, text.select([0]))
+        prior.predict_noise(x, t, Condition(text.select([0])))
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux"])
@@ -254,7 +254,7 @@ def test_gradient_reaches_the_image_and_no_weight(models: dict[str, Path], famil
     image = torch.rand(1, size, size, 3, generator=generator).requires_grad_()
     x = prior.encode_image(image)
     cotangent = torch.randn(x.shape, generator=generator)
-    noise = prior.predict_noise(x, torch.tensor([300]), prior.encode_text([PROMPT]))
+    noise = prior.predict_noise(x, torch.tensor([300]), Condition(prior.encode_text([PROMPT])))
     assert not noise.requires_grad
     (gradient,) = torch.autograd.grad((x * (cotangent + noise)).sum(), image)
     assert float(gradient.abs().min(dim=-1).values.max()) > 0  # all three colours
@@ -270,7 +270,8 @@ def test_only_denoise_is_inside_the_graph(models: dict[str, Path], family: str) 
     prior.denoiser.requires_grad_(True)
     x = torch.randn(1, *prior.latent_shape, generator=torch.Generator().manual_seed(0))
     t, text = torch.tensor([300]), prior.encode_text([PROMPT])
-    outside, inside = prior.predict_noise(x, t, text), prior.denoise(x, t, text)
+    told = Condition(text)
+    outside, inside = prior.predict_noise(x, t, told), prior.denoise(x, t, told)
     assert not outside.requires_grad
     assert inside.requires_grad
     torch.testing.assert_close(outside, inside.detach())
@@ -307,14 +308,17 @@ def test_attention_slicing_tiling_and_dtype(models: dict[str, Path]) -> None:
     plain = load_prior(options(models["sd15"]))
     x = torch.randn(1, *plain.latent_shape, generator=torch.Generator().manual_seed(0))
     t, text = torch.tensor([500]), plain.encode_text([PROMPT])
-    expected = plain.predict_noise(x, t, text)
+    expected = plain.predict_noise(x, t, Condition(text))
     sliced = load_prior(options(models["sd15"], attention_slicing=True, vae_tiling=True))
     assert sliced.vae.use_tiling
     torch.testing.assert_close(
-        sliced.predict_noise(x, t, sliced.encode_text([PROMPT])), expected, rtol=1e-4, atol=1e-5
+        sliced.predict_noise(x, t, Condition(sliced.encode_text([PROMPT]))),
+        expected,
+        rtol=1e-4,
+        atol=1e-5,
     )
     half = load_prior(options(models["sd15"], dtype="bfloat16"))
-    noise = half.predict_noise(x, t, half.encode_text([PROMPT]))
+    noise = half.predict_noise(x, t, Condition(half.encode_text([PROMPT])))
     assert noise.dtype == torch.float32
     assert half.denoiser.dtype == torch.bfloat16
     assert 0 < float((noise - expected).norm() / expected.norm()) < 0.05
@@ -329,7 +333,7 @@ def test_text_is_embedded_once_and_its_encoder_freed(models: dict[str, Path]) ->
         prior.free_text_encoder()
         assert prior.pipeline.text_encoder is None
         x = torch.randn(2, *prior.latent_shape)
-        prior.predict_noise(x, torch.tensor([1, 2]), text)
+        prior.predict_noise(x, torch.tensor([1, 2]), Condition(text))
         with pytest.raises(ValueError, match="freed"):
             prior.encode_text([PROMPT])
 
@@ -365,9 +369,9 @@ def test_the_camera_is_told_and_none_is_zeros(models: dict[str, Path]) -> None:
         for camera, labels in ((cameras, camera_features(cameras)), (None, torch.zeros(2, 12))):
             v = prior.denoiser(x, t, text.tensors["states"], class_labels=labels).sample
             torch.testing.assert_close(
-                prior.predict_noise(x, t, text, camera), sigma * x + alpha * v
+                prior.predict_noise(x, t, Condition(text, camera)), sigma * x + alpha * v
             )
-    told = prior.predict_noise(x, t, text, cameras)
+    told = prior.predict_noise(x, t, Condition(text, cameras))
     assert float((told[0] - told[1]).abs().max()) > 1e-4
 
 
@@ -405,7 +409,8 @@ def test_loras_merge_with_their_weights(models: dict[str, Path], tmp_path: Path)
     (step, *_) = record(
         pipeline, num_inference_steps=1, guidance_scale=GUIDANCE, output_type="latent"
     )
-    chosen = ((str(loras[0]), 0.7), (str(loras[1] / "pytorch_lora_weights.safetensors"), -0.4))
+    second = loras[1] / "pytorch_lora_weights.safetensors"
+    chosen = [f"{loras[0]}:0.7", f"{second}:-0.4"]
     merged = load_prior(options(models["sd15"], loras=chosen))
     plain = load_prior(options(models["sd15"]))
     torch.testing.assert_close(
@@ -444,7 +449,7 @@ def test_sd3_runs_without_its_t5(models: dict[str, Path]) -> None:
     assert prior.pipeline.text_encoder_3 is None
     text = prior.encode_text([PROMPT])
     assert float(text.tensors["states"][:, 77:].abs().max()) == 0.0
-    prior.predict_noise(torch.randn(1, *prior.latent_shape), torch.tensor([400]), text)
+    prior.predict_noise(torch.randn(1, *prior.latent_shape), torch.tensor([400]), Condition(text))
     with pytest.raises(UserError, match="only SD 3"):
         load_prior(options(models["flux"], drop_t5=True))
 
@@ -458,8 +463,8 @@ def test_a_cached_hub_model_loads_by_id_and_tells_its_commit(
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text(commit)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    prior = load_prior(PriorConfig("someone/tiny", resolution=RESOLUTION))
+    prior = load_prior(PriorConfig(name="someone/tiny", resolution=RESOLUTION))
     assert (prior.source, prior.revision, prior.family) == ("someone/tiny", commit, "sd")
     assert load_prior(options(models["sd15"])).revision is None
     with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
-        load_prior(PriorConfig("someone/tiny", revision="v2"))
+        load_prior(PriorConfig(name="someone/tiny", revision="v2"))

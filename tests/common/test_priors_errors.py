@@ -6,7 +6,6 @@ import builtins
 import json
 import logging
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +17,8 @@ from huggingface_hub import errors
 from safetensors.torch import save_file
 
 from maquette.common.config.priors import PriorConfig
+from maquette.common.embedded import door
 from maquette.common.errors import UserError
-from maquette.common.priors import loading
 from maquette.common.priors.loading import (
     check_text_encoders,
     choose_dtype,
@@ -78,7 +77,7 @@ def refusal(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPE
 
 
 def test_nothing_cached_and_offline() -> None:
-    line = complaint(PriorConfig("someone/model"))
+    line = complaint(PriorConfig(name="someone/model"))
     assert "someone/model" in line
     assert "HF_HUB_OFFLINE" in line
     assert "folder" in line
@@ -86,7 +85,7 @@ def test_nothing_cached_and_offline() -> None:
 
 def test_gated_is_told_before_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, refusal(errors.GatedRepoError, 403))
-    line = complaint(PriorConfig("if"))
+    line = complaint(PriorConfig(name="if"))
     assert ALIASES["if"][0] in line
     assert "licence" in line
     assert "hf auth login" in line
@@ -94,7 +93,7 @@ def test_gated_is_told_before_not_found(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_not_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, refusal(errors.RepositoryNotFoundError, 404))
-    line = complaint(PriorConfig("someone/model"))
+    line = complaint(PriorConfig(name="someone/model"))
     assert "not on the hub" in line
     assert "mirror" in line
 
@@ -102,7 +101,7 @@ def test_not_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mirrors_are_tried_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     replies = [refusal(errors.RepositoryNotFoundError, 404), errors.LocalEntryNotFoundError("no")]
     asked = answer(monkeypatch, *replies)
-    line = complaint(PriorConfig("sd21-base"))
+    line = complaint(PriorConfig(name="sd21-base"))
     assert asked == list(ALIASES["sd21-base"])
     assert asked[0] in line
     assert "not on the hub" in line
@@ -110,28 +109,28 @@ def test_mirrors_are_tried_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_revision_and_foreign_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, refusal(errors.RevisionNotFoundError, 404))
-    assert "no revision v9" in complaint(PriorConfig("someone/model", revision="v9"))
+    assert "no revision v9" in complaint(PriorConfig(name="someone/model", revision="v9"))
     answer(monkeypatch, refusal(errors.RemoteEntryNotFoundError, 404))
-    assert "not a diffusers model" in complaint(PriorConfig("someone/model"))
+    assert "not a diffusers model" in complaint(PriorConfig(name="someone/model"))
     answer(monkeypatch, refusal(errors.HfHubHTTPError, 503))
-    assert "try again later" in complaint(PriorConfig("someone/model"))
+    assert "try again later" in complaint(PriorConfig(name="someone/model"))
 
 
 def test_names_that_are_nothing() -> None:
-    assert "sd15" in complaint(PriorConfig("sd-15"))
-    assert "there is no folder" in complaint(PriorConfig("./nowhere"))
-    assert "there is no folder" in complaint(PriorConfig("runs/models/nowhere"))
+    assert "sd15" in complaint(PriorConfig(name="sd-15"))
+    assert "there is no folder" in complaint(PriorConfig(name="./nowhere"))
+    assert "there is no folder" in complaint(PriorConfig(name="runs/models/nowhere"))
 
 
 def test_folders_that_are_no_model(sd15: Path, tmp_path: Path) -> None:
-    assert "no model_index.json" in complaint(PriorConfig(str(tmp_path)))
-    assert "whole pipeline" in complaint(PriorConfig(str(sd15 / "unet")))
+    assert "no model_index.json" in complaint(PriorConfig(name=str(tmp_path)))
+    assert "whole pipeline" in complaint(PriorConfig(name=str(sd15 / "unet")))
     save_file({"a": torch.zeros(1)}, tmp_path / "pytorch_lora_weights.safetensors")
-    assert "lora option" in complaint(PriorConfig(str(tmp_path)))
+    assert "lora option" in complaint(PriorConfig(name=str(tmp_path)))
     file = tmp_path / "pytorch_lora_weights.safetensors"
-    assert "from_single_file" in complaint(PriorConfig(str(file)))
+    assert "from_single_file" in complaint(PriorConfig(name=str(file)))
     (tmp_path / "model_index.json").write_text("{ half")
-    assert "damaged" in complaint(PriorConfig(str(tmp_path)))
+    assert "damaged" in complaint(PriorConfig(name=str(tmp_path)))
 
 
 def index(sd15: Path, **changes: Any) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def test_other_kinds_of_model_are_named(sd15: Path) -> None:
 def test_weights_that_do_not_fit_their_configuration(broken: Path) -> None:
     config = broken / "unet" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 9}))
-    line = complaint(PriorConfig(str(broken)))
+    line = complaint(PriorConfig(name=str(broken)))
     assert str(broken) in line
     assert "could not be loaded" in line
 
@@ -181,7 +180,7 @@ def test_an_inpainting_model_is_told_apart(tmp_path: Path) -> None:
     pipeline = tiny_models._sd15()
     pipeline.register_modules(unet=tiny_models.unet(in_channels=9))
     pipeline.save_pretrained(tmp_path / "inpaint")
-    line = complaint(PriorConfig(str(tmp_path / "inpaint")))
+    line = complaint(PriorConfig(name=str(tmp_path / "inpaint")))
     assert "takes 9 channels where its VAE makes 4" in line
     assert "inpainting" in line
 
@@ -189,23 +188,23 @@ def test_an_inpainting_model_is_told_apart(tmp_path: Path) -> None:
 def test_damaged_missing_and_pickled_weights(broken: Path) -> None:
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    line = complaint(PriorConfig(str(broken)))
+    line = complaint(PriorConfig(name=str(broken)))
     assert "damaged" in line or "could not be loaded" in line
     weights.rename(weights.with_suffix(".bin"))
-    assert "pickled weights aren't read" in complaint(PriorConfig(str(broken)))
+    assert "pickled weights aren't read" in complaint(PriorConfig(name=str(broken)))
 
 
 def test_a_variant_that_is_not_there(sd15: Path) -> None:
-    line = complaint(PriorConfig(str(sd15), variant="fp16"))
+    line = complaint(PriorConfig(name=str(sd15), variant="fp16"))
     assert '"fp16"' in line
     assert "leave the variant out" in line
 
 
 def test_resolution_and_dtype(sd15: Path) -> None:
-    assert "multiples of 8, got 60" in complaint(PriorConfig(str(sd15), resolution=60))
-    assert "float16 is for GPUs" in complaint(PriorConfig(str(sd15), dtype="float16"))
+    assert "multiples of 8, got 60" in complaint(PriorConfig(name=str(sd15), resolution=60))
+    assert "float16 is for GPUs" in complaint(PriorConfig(name=str(sd15), dtype="float16"))
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
-    options = PriorConfig("model")
+    options = PriorConfig(name="model")
     assert choose_dtype(options, "sd", cpu) == torch.float32
     assert choose_dtype(options, "sd", cuda) == torch.float16
     assert choose_dtype(options, "flux", cuda) == torch.bfloat16
@@ -234,24 +233,24 @@ def test_a_missing_library(sd15: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(builtins, "__import__", fake)
 
     without("huggingface_hub")
-    line = complaint(PriorConfig("someone/model"))
+    line = complaint(PriorConfig(name="someone/model"))
     assert "huggingface_hub" in line
     assert "pip install" in line
     without("peft")
-    line = complaint(PriorConfig(str(sd15), loras=(("x", 1.0),)))
+    line = complaint(PriorConfig(name=str(sd15), loras=["x"]))
     assert "peft" in line
     assert "pip install" in line
 
 
 def test_loras_and_words_that_do_not_fit(sd15: Path, tmp_path: Path) -> None:
     def load(**changes: Any) -> str:
-        return complaint(PriorConfig(str(sd15), resolution=RESOLUTION, **changes))
+        return complaint(PriorConfig(name=str(sd15), resolution=RESOLUTION, **changes))
 
-    assert "there is no file" in load(loras=((str(tmp_path / "no.safetensors"), 1.0),))
-    assert "holds no safetensors" in load(loras=((str(tmp_path), 1.0),))
+    assert "there is no file" in load(loras=[str(tmp_path / "no.safetensors")])
+    assert "holds no safetensors" in load(loras=[str(tmp_path)])
     foreign = tmp_path / "foreign.safetensors"
     save_file({"transformer.x.lora_A.weight": torch.zeros(2, 4)}, foreign)
-    line = load(loras=((str(foreign), 1.0),))
+    line = load(loras=[str(foreign)])
     assert "foreign.safetensors" in line
     assert "model" in line
     pickle = tmp_path / "learned.bin"
@@ -270,7 +269,7 @@ def test_an_alias_is_not_a_folder_of_the_same_name(
     (tmp_path / "sd15").mkdir()
     asked = answer(monkeypatch, errors.LocalEntryNotFoundError("no"))
     with pytest.raises(UserError, match="local cache"):
-        locate(PriorConfig("sd15"))
+        locate(PriorConfig(name="sd15"))
     assert asked == list(ALIASES["sd15"])
 
 
@@ -287,13 +286,13 @@ def test_truncation_note_counts_words() -> None:
 
 
 def test_out_of_memory_names_what_was_not_tried() -> None:
-    options = PriorConfig("sdxl", device="cuda")
-    cause = pytest.raises(UserError, match="sdxl ran out of memory on cuda; try")
+    options = PriorConfig(name="sdxl")
+    cause = pytest.raises(UserError, match="sdxl ran out of the device's memory; try")
     with cause as caught, out_of_memory_advice(options):
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert "offload model" in str(caught.value)
     assert "vram" in str(caught.value)
-    tried = replace(options, offload="group", vae_slicing=True, checkpoint_vae=True)
+    tried = PriorConfig(name="sdxl", offload="group", vae_slicing=True, checkpoint_vae=True)
     with pytest.raises(UserError) as caught, out_of_memory_advice(tried):
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert "offload" not in str(caught.value)
@@ -304,10 +303,10 @@ def test_out_of_memory_names_what_was_not_tried() -> None:
 
 def test_vram_presets_follow_the_weights() -> None:
     def choose(vram: Any, denoiser: float, text: float = 1.0, card: float = 0, **kept: Any) -> Any:
-        options = PriorConfig("model", vram=vram, **kept)
+        options = PriorConfig(name="model", vram=vram, **kept)
         return choose_memory(options, int(denoiser * GIB), int(text * GIB), int(card * GIB))
 
-    assert choose("none", 100) == PriorConfig("model")
+    assert choose("none", 100) == PriorConfig(name="model")
     assert choose("24", 5).offload == "none"
     assert not choose("24", 5).checkpoint_vae
     assert choose("12", 5).offload == "none"
@@ -355,13 +354,13 @@ def test_offloading_moves_the_model_there_and_back(offload: Any, trips: list[str
 def test_weights_that_did_not_come_along_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "EMBEDDED", {"toybox-pixel": tmp_path / "weights"})
+    monkeypatch.setattr(door, "EMBEDDED", {"toybox-pixel": tmp_path / "weights"})
     with pytest.raises(UserError, match="no weights of toybox-pixel come with this version"):
-        load_prior(PriorConfig("toybox-pixel"))
+        door.load(PriorConfig(name="toybox-pixel"))
 
 
 def test_libraries_are_quiet(sd15: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError):
-        load_prior(PriorConfig(str(sd15), resolution=60))
+        load_prior(PriorConfig(name=str(sd15), resolution=60))
     assert "Loading" not in capfd.readouterr().err
     assert logging.getLogger("diffusers").level != logging.CRITICAL

@@ -24,13 +24,19 @@ from torch import Tensor
 
 from maquette.common.config.priors import PriorConfig
 from maquette.common.device import computes_bf16
-from maquette.common.embedded.names import EMBEDDED
+from maquette.common.embedded.door import load
+from maquette.common.embedded.names import EMBEDDED, VERSION_FILE
 from maquette.common.embedded.train import train_prior
 from maquette.common.embedded.training import autoencoder, data, diffusion, loop, models
-from maquette.common.embedded.training.settings import FILE, KINDS, TrainConfig, settings_for
+from maquette.common.embedded.training.settings import (
+    KINDS,
+    TrainConfig,
+    settings_for,
+)
 from maquette.common.embedded.version import check_version
 from maquette.common.embedded.vocabulary import HELD_OUT_COLORS, HELD_OUT_PATTERNS, token_ids
 from maquette.common.errors import UserError
+from maquette.common.priors.base import Condition, Reference
 from maquette.common.priors.camera_features import (
     LABELS,
     RAYS,
@@ -38,7 +44,6 @@ from maquette.common.priors.camera_features import (
     ray_map,
     with_reference,
 )
-from maquette.common.priors.loading import load_prior
 from maquette.common.runs.checkpoints import checkpoint_path, read_tensors, steps_on_disk
 from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.scene.images import save_png
@@ -57,6 +62,7 @@ TINY: dict[str, list[str]] = {
     "latent": [*COMMON, "resolution=64", "widths=[8, 16]", "batch=4", "reuse=2", "memory=6"],
 }
 ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -147,7 +153,7 @@ def test_a_training_goes_on_with_a_larger_budget_and_a_lower_rate(
     assert steps_on_disk(tmp_path / "checkpoints")[-1] == 4
     train_prior("pixel", str(tmp_path), images=4 * 6, settings=["rate=1e-5"])
     assert steps_on_disk(tmp_path / "checkpoints")[-1] == 6
-    said = json.loads((tmp_path / "model" / FILE).read_text())["training"]
+    said = json.loads((tmp_path / "model" / VERSION_FILE).read_text())["training"]
     assert said["images"] == 24
     assert said["settings"]["rate"] == 1e-5
     assert said["settings"]["widths"] == [8, 16]
@@ -176,18 +182,20 @@ def cameras() -> Cameras:
 def test_the_folder_loads_as_a_prior_that_is_told_the_camera(
     kind: str, shape: tuple[int, int, int], trained: dict[str, Path], cameras: Cameras
 ) -> None:
-    prior = load_prior(PriorConfig(source=str(trained[kind] / "model")))
+    prior = load(PriorConfig(name=str(trained[kind] / "model")))
     assert prior.takes_camera
     assert prior.latent_shape == shape
     assert prior.prediction == "v_prediction"
     text = prior.encode_text(["a red mushroom", "a red mushroom"])
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).expand(2, *shape)
     t = torch.tensor([500, 500])
-    told = prior.predict_noise(x, t, text, cameras)
-    blind = prior.predict_noise(x, t, text)
+    told = prior.predict_noise(x, t, Condition(text, cameras))
+    blind = prior.predict_noise(x, t, Condition(text))
     assert not torch.equal(told[0], told[1])
     assert torch.equal(blind[0], blind[1])
-    other = prior.predict_noise(x, t, prior.encode_text(["a blue car", "a red mushroom"]), None)
+    other = prior.predict_noise(
+        x, t, Condition(prior.encode_text(["a blue car", "a red mushroom"]))
+    )
     assert not torch.equal(other[0], other[1])
     image = torch.rand(2, 2 * prior.resolution, 2 * prior.resolution, 3)
     assert prior.encode_image(image).shape == (2, *shape)
@@ -198,7 +206,7 @@ def test_the_prior_speaks_as_the_network_was_trained(
     kind: str, trained: dict[str, Path], cameras: Cameras
 ) -> None:
     """The door's text, camera and noise give what the trained average gives for its own inputs."""
-    prior = load_prior(PriorConfig(source=str(trained[kind] / "model"), dtype="float32"))
+    prior = load(PriorConfig(name=str(trained[kind] / "model"), dtype="float32"))
     state = read_tensors(checkpoint_path(trained[kind] / "checkpoints", STEPS))
     settings = settings_for(kind, trained[kind])
     net = models.Denoiser(settings)
@@ -215,27 +223,27 @@ def test_the_prior_speaks_as_the_network_was_trained(
         v = net.eval()(x, t, ids, torch.zeros_like(x), poses)
     alpha, sigma = prior.schedule.at(t)
     expected = sigma * x + alpha * v
-    found = prior.predict_noise(x, t, prior.encode_text(texts), cameras)
+    found = prior.predict_noise(x, t, Condition(prior.encode_text(texts), cameras))
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
 def test_the_prior_computes_as_it_was_trained(trained: dict[str, Path], cameras: Cameras) -> None:
     """Without a wish for a number format: float32 weights in bfloat16 where there are units."""
     source = str(trained["pixel"] / "model")
-    prior = load_prior(PriorConfig(source=source))
+    prior = load(PriorConfig(name=source))
     assert prior.autocast == computes_bf16(torch.device("cpu"))
     assert next(prior.denoiser.parameters()).dtype == torch.float32
-    exact = load_prior(PriorConfig(source=source, dtype="float32"))
+    exact = load(PriorConfig(name=source, dtype="float32"))
     assert not exact.autocast
     text = exact.encode_text(["a red mushroom"] * 2)
     x, t = torch.randn(2, *prior.latent_shape), torch.tensor([300, 800])
-    found, expected = (p.predict_noise(x, t, text, cameras) for p in (prior, exact))
+    found, expected = (p.predict_noise(x, t, Condition(text, cameras)) for p in (prior, exact))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=0.1, rtol=0.0)
 
 
 def test_prompts_are_put_as_the_captions_are(trained: dict[str, Path]) -> None:
-    prior = load_prior(PriorConfig(source=str(trained["pixel"] / "model")))
+    prior = load(PriorConfig(name=str(trained["pixel"] / "model")))
     text = prior.encode_text(["The RED mushroom, back view.", "a red mushroom, back view"])
     states = text.tensors["states"]
     assert torch.equal(states[0], states[1])
@@ -246,10 +254,10 @@ def test_prompts_are_put_as_the_captions_are(trained: dict[str, Path]) -> None:
 def test_weights_of_another_toybox_are_refused(trained: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(trained["pixel"] / "model", folder)
-    said = json.loads((folder / FILE).read_text("utf-8"))
-    (folder / FILE).write_text(json.dumps(said | {"words": said["words"][:-1]}))
+    said = json.loads((folder / VERSION_FILE).read_text("utf-8"))
+    (folder / VERSION_FILE).write_text(json.dumps(said | {"words": said["words"][:-1]}))
     with pytest.raises(UserError, match="never learned"):
-        load_prior(PriorConfig(source=str(folder)))
+        load(PriorConfig(name=str(folder)))
 
 
 def test_a_latent_training_begins_with_what_a_pixel_one_knows(
@@ -319,17 +327,17 @@ def test_the_example_of_the_page_runs(kind: str, trained: dict[str, Path]) -> No
     page = (ROOT / "docs" / "prior.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     place = f'"{trained[kind] / "model"}"'
-    assert '"common/toybox/weights/pixel"' in example
+    assert '"common/embedded/weights/pixel"' in example
     names: dict[str, Any] = {}
     example = example.replace("set_timesteps(30)", "set_timesteps(2)")
-    exec(example.replace('"common/toybox/weights/pixel"', place), names)
+    exec(example.replace('"common/embedded/weights/pixel"', place), names)
     side = 16 if kind == "pixel" else 64
     assert names["images"].shape == (4, 3, side, side)
     assert bool(torch.isfinite(names["images"]).all())
 
 
 def test_latents_have_unit_variance(trained: dict[str, Path]) -> None:
-    prior = load_prior(PriorConfig(source=str(trained["latent"] / "model")))
+    prior = load(PriorConfig(name=str(trained["latent"] / "model")))
     settings = settings_for("latent", trained["latent"])
     images = data.Views(settings, stream=1).draw(0, 4).images.float() / 255.0
     assert 0.7 < float(prior.encode_image(images).square().mean().sqrt()) < 1.4
@@ -501,7 +509,7 @@ def test_a_network_begun_with_one_of_before_forgets_nothing() -> None:
     settings = config(resolution=64)
     net = models.Denoiser(settings)
     weights = EMBEDDED["toybox-pixel"]
-    before = load_prior(PriorConfig(source=str(weights), dtype="float32")).denoiser
+    before = load(PriorConfig(name=str(weights), dtype="float32")).denoiser
     taken = models.load_alike(net.unet, weights / "unet")
     assert taken == len(net.unet.state_dict())
     cameras, generator = orbit(2), torch.Generator().manual_seed(0)
@@ -512,7 +520,8 @@ def test_a_network_begun_with_one_of_before_forgets_nothing() -> None:
         told = {"class_labels": camera_features(cameras)}
         known: Any = before
         expected = known(x, t, encoder_hidden_states=states, **told).sample
-        seen, labels = with_reference(x, cameras, picture, None)
+        turned = orbit(2, elevation_deg=40.0)
+        seen, labels = with_reference(x, cameras, Reference(picture, turned, cameras))
         unet: Any = net.unet
         found = unet(seen, t, encoder_hidden_states=states, class_labels=labels).sample
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -663,13 +672,21 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert factor(9, 1.2, 0) == pytest.approx(0.0)
 
 
-def test_the_average_follows_the_network() -> None:
-    a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    before = a.weight.clone()
-    models.ema_update(a, b, 0.9)
-    torch.testing.assert_close(a.weight, 0.9 * before + 0.1 * b.weight)
-    assert models.ema_decay(0, 0.999) == pytest.approx(0.1)
-    assert models.ema_decay(10**6, 0.999) == 0.999
+def test_the_average_follows_the_network(trained: dict[str, Path]) -> None:
+    """Slowly at first not, in the long run by a thousandth a step: an average of the last steps."""
+    state = last_state(trained["pixel"])
+    task = diffusion.DiffusionTask(settings_for("pixel", trained["pixel"]), None, CPU)
+    training = loop.Training(task, task.config, trained["pixel"], CPU)
+    training.load()
+    name, parameter = next(iter(task.net.named_parameters()))
+    before = training.ema.shadow_params[0].clone()
+    assert torch.equal(before, state[f"average/{name}"])
+    training.ema.step(task.net.parameters())
+    decay = (1 + STEPS) / (10 + STEPS)
+    expected = decay * before + (1 - decay) * parameter.detach()
+    torch.testing.assert_close(training.ema.shadow_params[0], expected)
+    training.average()
+    torch.testing.assert_close(next(task.average.parameters()).detach(), expected)
 
 
 def test_kl_is_that_of_normal_distributions() -> None:

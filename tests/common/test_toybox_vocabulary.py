@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maquette.common.config.prompts import PHRASES
-from maquette.common.embedded import version, vocabulary
+from maquette.common.embedded import names, version, vocabulary
 from maquette.common.embedded.vocabulary import (
     END,
     HELD_OUT_COLORS,
@@ -132,8 +132,8 @@ def weights(tmp_path: Path) -> Path:
 
 def test_weights_of_this_toybox_pass(weights: Path, tmp_path: Path) -> None:
     version.check_version(weights)
-    assert version.is_toybox(weights)
-    assert not version.is_toybox(tmp_path)
+    assert names.is_toybox(weights)
+    assert not names.is_toybox(tmp_path)
     again = shutil.copytree(weights, tmp_path / "elsewhere")
     version.check_version(again)
 
@@ -183,13 +183,15 @@ def test_weights_that_were_exchanged_or_cut_off_are_named(weights: Path) -> None
     "text", ["{", "[]", '{"format": 1, "words": [], "look": 3}', '{"format": 1}']
 )
 def test_a_damaged_version_file_is_one_line(weights: Path, text: str) -> None:
-    (weights / version.FILE).write_text(text)
+    (weights / version.VERSION_FILE).write_text(text)
     with pytest.raises(UserError, match=r"toybox\.json is damaged"):
         version.check_version(weights)
-    (weights / version.FILE).write_text('{"format": 2, "words": [], "look": {}, "weights": {}}')
+    (weights / version.VERSION_FILE).write_text(
+        '{"format": 2, "words": [], "look": {}, "weights": {}}'
+    )
     with pytest.raises(UserError, match="is of format 2, this version reads 1"):
         version.check_version(weights)
-    (weights / version.FILE).unlink()
+    (weights / version.VERSION_FILE).unlink()
     with pytest.raises(UserError, match=r"toybox\.json can't be read"):
         version.check_version(weights)
 
