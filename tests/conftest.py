@@ -53,12 +53,13 @@ def small_settings() -> list[str]:
 def small_run(tmp_path_factory: pytest.TempPathFactory, small_settings: list[str]) -> Path:
     """The folder of a finished run of "a red mushroom"; not to be written to."""
     from maquette.coarse.train import run_coarse
-    from maquette.common.begin import begin
+    from maquette.common.begin import Choices, begin
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
 
     folder = tmp_path_factory.mktemp("small") / "run"
-    run = begin("a red mushroom", settings=small_settings[1::2], out=str(folder), device="cpu")
+    choices = Choices(settings=small_settings[1::2], out=str(folder), device="cpu")
+    run = begin("a red mushroom", choices)
     run_coarse(run)
     run_fine(run)
     finish_export(run)

@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from maquette import pipeline
+from maquette.common.config.fields import HashGridConfig
 from maquette.common.config.reading import build_config
+from maquette.common.fields.field import HashField
 from maquette.common.files import sole_writer
-from maquette.common.runs.checkpoints import checkpoint_path, write_checkpoint, write_tensors
-from maquette.common.runs.coarse_result import RESULT
+from maquette.common.runs.checkpoints import checkpoint_path, write_checkpoint
+from maquette.common.runs.coarse_result import RESULT, CoarseResult, write_result
 from maquette.common.runs.doctor import report
 from maquette.common.runs.folder import Run, open_or_create
+from maquette.fine.first_shape import FirstShape, write_first
 
 ROOT = Path(pipeline.__file__).parent
 PROMPT = "a red mushroom"
@@ -65,6 +68,11 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+COLOR = HashField(
+    HashGridConfig(levels=2, log2_entries=8, base_resolution=4, finest_resolution=8), 8, 3
+)
+
+
 def begun(folder: Path, *pairs: str) -> Run:
     """A run of which no step is done yet."""
     config = build_config(
@@ -78,14 +86,15 @@ def with_coarse_stage(folder: Path) -> Run:
     run = begun(folder)
     run.coarse.mkdir()
     write_checkpoint(run.coarse, 4, {"x": torch.ones(1)})
-    write_tensors(
-        run.coarse / RESULT,
-        {
-            "density": torch.zeros(3, 3, 3),
-            "images": torch.zeros(16, 4, 4, 3, dtype=torch.uint8),
-            "opacity": torch.zeros(16, 4, 4),
-            "background": torch.zeros(3),
-        },
+    write_result(
+        run,
+        CoarseResult(
+            inside=torch.zeros(3, 3, 3),
+            images=torch.zeros(16, 4, 4, 3, dtype=torch.uint8),
+            opacity=torch.zeros(16, 4, 4),
+            background=torch.zeros(3),
+            color=COLOR,
+        ),
     )
     return run
 
@@ -168,7 +177,7 @@ def test_a_missing_run_is_told(mistake: Mistake, tmp_path: Path, command: str, n
     [
         ("format: [", "damaged"),
         ("format: 7\n", "format 7"),
-        ("format: 1\nprompt: a red mushroom\ncolour: red\n", "colour"),
+        ("format: 2\nprompt: a red mushroom\ncolour: red\n", "colour"),
     ],
 )
 def test_a_damaged_or_foreign_run_is_told(
@@ -218,6 +227,7 @@ def cut_short(path: Path) -> None:
 def test_damaged_checkpoints_are_named(mistake: Mistake, tmp_path: Path) -> None:
     run = with_coarse_stage(tmp_path / "mine")
     run.fine.mkdir()
+    write_first(run.fine, FirstShape(torch.ones(65**3), COLOR, torch.zeros(3)))
     cut_short(write_checkpoint(run.fine, 4, {"x": torch.ones(1)}))
     for command in ("export", "resume", "fine", "evaluate"):
         line = mistake(command, "mine")
@@ -298,6 +308,32 @@ def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> Non
     assert ended.returncode in (0, 2), ended.stderr
     assert ended.stdout.splitlines()[-1] == "LOADED []"
     assert "Usage" in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "a red dragon"], "the toybox doesn't know 'dragon'"),
+        (["run", "a red cat", "--set", "coarse.stepz=3"], "did you mean steps"),
+        (["coarse", "a red cat", "--prior", "exactt"], "neither a folder nor a hub id"),
+        (["run", "a red cat", "--config", "nowhere"], "no configuration file 'nowhere'"),
+    ],
+)
+def test_a_slip_is_told_before_anything_heavy_is_imported(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    heavy = ["torch", "numpy", "numba", "scipy", "trimesh", "nerfacc", "diffusers"]
+    code = (
+        "import atexit, sys\nfrom maquette import pipeline\n"
+        f"sys.argv = ['maquette', *{arguments!r}]\n"
+        f"atexit.register(lambda: print('LOADED', [m for m in {heavy!r} if m in sys.modules]))\n"
+        "pipeline.main()\n"
+    )
+    ended = python(code, tmp_path)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert ended.stdout.splitlines()[-1] == "LOADED []"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_command_is_there(monkeypatch, capfd) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from maquette import pipeline
 from maquette.common.runs.checkpoints import read_tensors
+from maquette.fine.first_shape import read_first
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +131,9 @@ def test_evaluate_writes_one_object_a_run(maquette, small_run: Path, tmp_path: P
     rows = json.loads(file.read_text())
     assert len(rows) == len(lines) == 1
     assert {"prompt", "f_score", "chamfer", "iou", "psnr"} <= rows[0].keys()
+    assert isinstance(rows[0]["right"], bool)
+    assert rows[0]["janus_views"] == 0  # a mushroom has no front
+    assert rows[0]["taken_for"] in lines[0]
     assert rows[0]["prompt"] == "a red mushroom"
     assert 0 <= rows[0]["f_score"] <= 1
     assert 0.2 < rows[0]["iou"] <= 1
@@ -151,7 +155,7 @@ def test_another_prompt_makes_a_new_run_of_the_same_coarse_stage(
         assert new[name] == before[name]
     last = "fine/step-000006.safetensors"
     folders = (small_run, tmp_path / "runs" / "a-blue-mushroom")
-    first = [read_tensors(folder / "fine" / "first.safetensors")["sdf"] for folder in folders]
+    first = [read_first(folder / "fine").distance for folder in folders]
     assert torch.equal(*first)
     paint = [read_tensors(folder / last)["texture/field.grid.tables"] for folder in folders]
     assert not torch.equal(*paint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from maquette.common.begin import SUITED, begin
+from maquette.common.begin import SUITED, Choices, begin
 from maquette.common.config.models import RunConfig
-from maquette.common.config.priors import PriorConfig
+from maquette.common.config.priors import PriorConfig, parse_lora
 from maquette.common.config.prompts import CONFLICTING_WORDS, PHRASES, PromptConfig
 from maquette.common.config.reading import build_config, read_config_file
+from maquette.common.embedded import door
+from maquette.common.embedded.names import for_space
 from maquette.common.errors import UserError
 from maquette.common.guidance import choose
-from maquette.common.guidance.choose import (
-    check_prompts,
-    load_options,
-    parse_lora,
-    view_config,
-    with_absolute_paths,
-)
-from maquette.common.priors.loading import load_prior
+from maquette.common.guidance.choose import check_prompts, with_absolute_paths
+from maquette.common.priors import loading
 from maquette.common.priors.location import ALIASES
+from maquette.common.runs.stage import FINE
 from tests.reference.tiny_models import build
 
 CPU = torch.device("cpu")
@@ -45,34 +41,11 @@ def complaint(*settings: str, prompt: str = "a red chair") -> str:
     return str(error.value)
 
 
-def test_every_option_of_the_loader_can_be_configured() -> None:
-    changed = PriorConfig(
-        name="owner/name",
-        revision="abc",
-        variant="fp16",
-        dtype="bfloat16",
-        resolution=256,
-        loras=["a.safetensors:0.5", "b"],
-        textual_inversions=["c"],
-        embedded_guidance=2.0,
-        drop_t5=True,
-        vram="12",
-        offload="model",
-        text_on_cpu=True,
-        attention_slicing=True,
-        vae_slicing=True,
-        vae_tiling=True,
-        checkpoint_vae=True,
-        compile=True,
-    )
-    options = load_options(changed, "pixel", torch.device("cuda:1"))
-    assert (options.source, options.device) == ("owner/name", "cuda:1")
-    assert options.loras == (("a.safetensors", 0.5), ("b", 1.0))
-    plain = PriorConfig(name="exact")
-    for field in dataclasses.fields(PriorConfig):
-        if field.name != "text":  # whether the text encoders are needed is the run's to know
-            assert getattr(options, field.name) != getattr(plain, field.name), field.name
-    assert load_options(PriorConfig(), "pixel", CPU) == plain
+def test_a_name_that_offers_a_prior_a_space_gives_each_stage_its_own() -> None:
+    both = PriorConfig(name="toybox", dtype="float32")
+    assert for_space(both, "pixel") == PriorConfig(name="toybox-pixel", dtype="float32")
+    assert for_space(both, "latent").name == "toybox-latent"
+    assert for_space(PriorConfig(name="sd15"), "pixel") == PriorConfig(name="sd15")
 
 
 @pytest.mark.parametrize(
@@ -97,8 +70,11 @@ def test_settings_in_short_and_in_numbers() -> None:
         ["fine.distillation=sdi", "coarse.prior=sd15", "coarse.prior.vram=12", "fine.prior.vram=8"],
     )
     assert config.fine.distillation.loss == "sdi"
-    rest = config.fine.distillation.model_dump(exclude={"loss"})  # stays as the file has it
-    assert rest == build_config("x").fine.distillation.model_dump(exclude={"loss"})
+    before = build_config("x").fine.distillation.model_dump(exclude={"loss"})
+    kept = config.fine.distillation.model_dump(include=before.keys())
+    assert kept == before  # as the file has it
+        config.fine.distillation.model_dump(include=before.keys()) == before
+    )  # as the file has it
     assert (config.coarse.prior.name, config.coarse.prior.vram) == ("sd15", "12")
     assert config.fine.prior.vram == "8"
     assert build_config("x", base={"fine": {"prior": "sdxl"}}).fine.prior.name == "sdxl"
@@ -109,18 +85,24 @@ def test_settings_in_short_and_in_numbers() -> None:
     [
         ("coarse.distillation=sdz", "'coarse.distillation.loss'"),
         ("coarse.distillation.clip=-1", "clip: expected positive"),
-        ("coarse.distillation.csd_progress=2", "csd_progress: expected values between 0 and 1"),
+        ("coarse.distillation={loss: csd, progress: 2}", "progress: expected values between 0"),
         ("coarse.prior.vram=13", "'coarse.prior.vram'"),
         ("coarse.prior.compile=[1]", "'coarse.prior.compile'"),
         ("coarse.steps=true", "coarse.*steps: expected a number"),
         ("coarse.text.prompts.bakc=x", "'front', 'side', 'back' or 'overhead'"),
-        ("coarse.text.front_angle=150", "together at most 180"),
+        ("coarse.text.front_angle=150", "at most 180 degrees together, got 150.0 and 90.0"),
     ],
 )
 def test_bad_settings_are_named(setting: str, words: str) -> None:
     extra = ["coarse.text.back_angle=90"] if "front_angle" in setting else []
     with pytest.raises(UserError, match=words):
         build_config("x", None, [*extra, setting])
+
+
+def test_a_stage_that_nobody_judges_is_refused() -> None:
+    line = complaint("coarse.judges.prior=[[0, 0], [9, 0]]")
+    assert "coarse.judges: all weights are 0" in line
+    assert "coarse.judges.prior=1" in line
 
 
 def test_perp_neg_needs_view_texts() -> None:
@@ -130,13 +112,14 @@ def test_perp_neg_needs_view_texts() -> None:
 
 
 def test_views_are_named_to_priors_that_are_not_told_them() -> None:
-    assert view_config(PromptConfig(), told=False) == PromptConfig()
-    assert not view_config(PromptConfig(), told=True).view_dependent
-    assert view_config(PromptConfig(view_dependent=True), told=True).view_dependent
-    some = PromptConfig(phrases={"back": "from behind"}, conflicting_words={"side": ["badge"]})
-    views = view_config(some, told=False)
-    assert views.phrases == {**PHRASES, "back": "from behind"}
-    assert views.conflicting_words == {**CONFLICTING_WORDS, "side": ("badge",)}
+    assert PromptConfig().names_views(told=False)
+    assert not PromptConfig().names_views(told=True)
+    assert PromptConfig(view_dependent=True).names_views(told=True)
+    assert not PromptConfig(view_dependent=False).names_views(told=False)
+    some = PromptConfig(phrases={"back": "from behind"}, conflicting_words={"side": ("badge",)})
+    assert [some.phrase(view) for view in ("front", "back")] == [PHRASES["front"], "from behind"]
+    assert some.conflicts("side") == ("badge",)
+    assert some.conflicts("back") == CONFLICTING_WORDS["back"]
 
 
 def test_the_exact_prior_is_checked_before_any_work() -> None:
@@ -146,7 +129,7 @@ def test_the_exact_prior_is_checked_before_any_work() -> None:
     assert "VSD" in complaint(*EXACT, "fine.distillation=vsd")
     assert "sees 64 px" in complaint(*EXACT, "coarse.resolution=32")
     assert "sees 512 px" in complaint(*EXACT, "fine.resolution=256")
-    assert "must know the camera" in complaint(*EXACT, "coarse.prior.camera=false")
+    assert "must know the camera" in complaint(*EXACT, "coarse.prior.tell_camera=false")
     assert "no weights" in complaint(*EXACT, "coarse.prior.loras=[x]")
 
 
@@ -154,7 +137,8 @@ def test_models_are_checked_by_their_index_alone(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = [f"coarse.prior={models['if']}", f"fine.prior={models['sd15']}"]
-    monkeypatch.setattr(choose, "load_pretrained", lambda options: pytest.fail("weights loaded"))
+    monkeypatch.setattr(door, "load", lambda *_: pytest.fail("weights loaded"))
+    monkeypatch.setattr(loading, "load_prior", lambda *_: pytest.fail("weights loaded"))
     check_prompts(build_config("any words at all", None, pair))
     latent_coarse = [f"coarse.prior={models['sd15']}", pair[1]]
     check_prompts(build_config("a chair", None, latent_coarse))
@@ -168,7 +152,7 @@ def test_models_are_checked_by_their_index_alone(
 
 def test_only_the_asked_stages_are_checked(models: dict[str, Path]) -> None:
     config = build_config("a dragon", None, [f"fine.prior={models['sd15']}"])
-    check_prompts(config, ["fine"])
+    check_prompts(config, [FINE])
     with pytest.raises(UserError, match="dragon"):
         check_prompts(config)
 
@@ -183,10 +167,10 @@ def test_vsd_without_peft_says_how_to_install_it(
 
 
 def test_one_door_for_all(models: dict[str, Path]) -> None:
-    assert load_prior(PriorConfig(), "latent", CPU).resolution == 512
-    assert load_prior(PriorConfig(), "pixel", CPU).resolution == 64
-    assert load_prior(PriorConfig(name=str(models["sd15"])), "pixel", CPU).space == "latent"
-    assert load_prior(PriorConfig(name=str(models["if"])), "pixel", CPU).space == "pixel"
+    assert door.load(PriorConfig(name=str(models["sd15"]))).space == "latent"
+    assert door.load(PriorConfig(name=str(models["if"]))).space == "pixel"
+    assert door.load(PriorConfig(name="toybox-pixel")).wording is not None
+    assert door.load(PriorConfig(name=str(models["if"]))).wording is None
 
 
 def test_paths_of_a_run_are_absolute(
@@ -236,10 +220,8 @@ def test_an_alias_brings_its_configuration(
     prior: str, config: str | None, views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing is fetched.
-    monkeypatch.setattr(
-        "maquette.common.begin.check_prompts", lambda *_: None
-    )  # nothing is fetched
-    run = begin("a corgi", config, None, prior, out=str(tmp_path / "run"))
+    monkeypatch.setattr("maquette.common.begin.check_prompts", lambda *_: None)
+    run = begin("a corgi", Choices(config, prior=prior, out=str(tmp_path / "run")))
     assert (run.config.fine.prior.name, run.config.fine.views) == (prior, views)
 
 
