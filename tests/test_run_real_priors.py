@@ -97,10 +97,10 @@ def test_a_cut_off_run_ends_with_the_same_bits(
         (64, 1, ["resume", str(cut)]),  # in the fine stage
     ):
 
-        def call(self, image, cameras, step, resolution=resolution, last=last):
-            if image.shape[1] == resolution and step == last:
+        def call(self, views, step, resolution=resolution, last=last):
+            if views.image.shape[1] == resolution and step == last:
                 raise CutOffError
-            return real(self, image, cameras, step)
+            return real(self, views, step)
 
         monkeypatch.setattr(ScoreDistillation, "__call__", call)
         with pytest.raises(CutOffError):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
 from maquette.coarse.background import Background
 from maquette.coarse.losses import entropy_loss, opacity_loss, orientation_loss
@@ -17,7 +21,8 @@ from maquette.common.config.models import (
 )
 from maquette.common.config.reading import build_config
 from maquette.common.fields.field import HashField
-from maquette.common.runs.coarse_result import CoarseResult
+from maquette.common.runs.coarse_result import CoarseResult, read_result, write_result
+from maquette.common.runs.folder import open_or_create
 from maquette.common.scene.cameras import orbit, sphere_views
 from maquette.common.scene.shading import ALBEDO, Lights, headlights
 
@@ -164,6 +169,65 @@ def test_the_orientation_loss_is_there_whatever_the_lamp_shows(model: Nerf) -> N
         torch.manual_seed(2)
         losses.append(judged.render(cameras, unlit, 0)[1])
     assert float(losses[1].detach()) > float(losses[0].detach()) + 1e-4
+
+
+@pytest.mark.parametrize("weight", [0.0, 3.0])
+def test_normals_are_computed_for_the_orientation_loss_if_it_weighs_anything(
+    model: Nerf, monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    cameras, one = orbit(2), torch.ones(2)
+    unlit = Lights(cameras.position, one, torch.full((2,), ALBEDO))
+    tree = {**dict(model.config.losses), "orientation": weight}
+    config = model.config.model_copy(update={"losses": CoarseLossConfig(**tree)})
+    judged = Nerf(config, torch.device("cpu"))
+    judged.field, judged.background = model.field, model.background
+    judged.occupancy = model.occupancy
+    asked: list[int] = []
+    own_normals = model.field.normals
+
+    def counted(points: Tensor, eps: float) -> Tensor:
+        asked.append(points.shape[0])
+        return own_normals(points, eps)
+
+    monkeypatch.setattr(model.field, "normals", counted)
+    torch.manual_seed(2)
+    _, own = judged.render(cameras, unlit, 0)
+    assert len(asked) == (1 if weight else 0)
+    torch.manual_seed(2)
+    rendered = render_views(
+        model.field, model.background, model.occupancy, cameras, unlit, 64, True, normals=True
+    )
+    facing = orientation_loss(rendered.normals, rendered.directions, rendered.hit_opacity)
+    rest = 2.0 * opacity_loss(rendered.opacity) + 0.5 * entropy_loss(rendered.opacity)
+    assert float(facing.detach()) > 1e-4
+    torch.testing.assert_close(own, rest + weight * facing)
+
+
+@pytest.mark.parametrize("kind", ["inside", "distance"])
+def test_what_is_handed_on_is_read_as_it_was_written(
+    tmp_path: Path, handed: CoarseResult, kind: str
+) -> None:
+    run = open_or_create(build_config("a red mushroom"), str(tmp_path / "run"))
+    run.coarse.mkdir()
+    result = handed
+    if kind == "distance":
+        distance = torch.randn(5, 5, 5)
+        result = dataclasses.replace(handed, inside=None, levels=(0.0, 0.0), distance=distance)
+    torch.manual_seed(5)
+    write_result(run, result)
+    again = read_result(run)
+    draw = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(draw, torch.rand(1))  # reading draws no random numbers
+    for name in ("images", "opacity", "background", "inside", "distance"):
+        one, two = getattr(again, name), getattr(result, name)
+        assert (one is None) == (two is None)
+        assert one is None or (one.dtype == two.dtype and torch.equal(one, two))
+    assert again.levels == result.levels
+    assert again.color.grid.config == result.color.grid.config
+    state = result.color.state_dict()
+    assert again.color.state_dict().keys() == state.keys()
+    assert all(torch.equal(again.color.state_dict()[key], state[key]) for key in state)
 
 
 def test_the_preview_goes_around(model: Nerf) -> None:

@@ -73,8 +73,6 @@ def test_settings_in_short_and_in_numbers() -> None:
     before = build_config("x").fine.distillation.model_dump(exclude={"loss"})
     kept = config.fine.distillation.model_dump(include=before.keys())
     assert kept == before  # as the file has it
-        config.fine.distillation.model_dump(include=before.keys()) == before
-    )  # as the file has it
     assert (config.coarse.prior.name, config.coarse.prior.vram) == ("sd15", "12")
     assert config.fine.prior.vram == "8"
     assert build_config("x", base={"fine": {"prior": "sdxl"}}).fine.prior.name == "sdxl"
@@ -85,7 +83,10 @@ def test_settings_in_short_and_in_numbers() -> None:
     [
         ("coarse.distillation=sdz", "'coarse.distillation.loss'"),
         ("coarse.distillation.clip=-1", "clip: expected positive"),
-        ("coarse.distillation={loss: csd, progress: 2}", "progress: expected values between 0"),
+        (
+            "coarse.distillation={loss: csd, progress: 2}",
+            "progress: expected values between 0 and 1",
+        ),
         ("coarse.prior.vram=13", "'coarse.prior.vram'"),
         ("coarse.prior.compile=[1]", "'coarse.prior.compile'"),
         ("coarse.steps=true", "coarse.*steps: expected a number"),

@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from maquette.common.config.reading import build_config
 from maquette.common.guidance.ask import Ask
 from maquette.common.guidance.conditions import Rows
 from maquette.common.guidance.score import clip_gradient
-from maquette.common.losses import CSD, LOSSES, Gradient, LossName, WeightKind, weight
+from maquette.common.losses import (
+    CSD,
+    LOSSES,
+    Distillation,
+    Gradient,
+    LossName,
+    WeightKind,
+    weight,
+)
 from maquette.common.losses.ddim import ddim_denoise, ddim_invert
 from maquette.common.options import values_of
 from maquette.common.priors.base import Condition, Prior, TextEmbedding
@@ -613,6 +622,52 @@ def test_every_name_reaches_its_loss_with_its_published_choices() -> None:
         found.append(gradient)
     for i, one in enumerate(found):
         assert not any(torch.allclose(one, other) for other in found[i + 1 :])
+
+
+COMMON = ({"guidance_scale": 3.0}, {"weight": "alpha_sigma"})
+OWN: dict[str, tuple[dict[str, Any], ...]] = {
+    "sds": (),
+    "sjc": ({"variance_reduced": False},),
+    "vsd": (),
+    "nfsd": ({"threshold": 0.3},),
+    "csd": ({"progress": 1.0},),
+    "ism": ({"gap": 0.1}, {"stride": 0.3}),
+    "sdi": ({"noise": "fixed_point"}, {"steps": 4}, {"inversion_scale": 1.0}),
+    "hifa": ({"image_weight": 0.5}, {"denoising_steps": 2}, {"pixels": False}),
+}
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_every_option_reaches_its_loss(name: LossName) -> None:
+    """From the configuration's words to another gradient; VSD's critic is told in its own tests."""
+    prior = Decoding({k: (number(m), V) for k, m in (("", M0), ("y", MY), ("n", MN))}, SCHEDULE)
+    critic = ExactGaussianCritic(SCHEDULE)
+    critic.update(column(-1.0, 2.0))
+    ctx = context(2, prior, critic=critic)
+    ctx = ctx.told(negative=Condition(prior.encode_text(["n", "n"])))
+    t, x, noise = torch.tensor([50, 140]), column(0.4, -0.9), column(0.5, -0.2)
+    image = torch.full((2, 2, 2, 3), 0.7, dtype=torch.float64)
+
+    def given(**options: Any) -> torch.Tensor:
+        base = {"coarse": {"distillation": {"loss": name, **options}}}
+        loss = build_config("a red chair", base=base).coarse.distillation
+        assert loss == LOSSES[name](**options)
+        found = loss.gradient(x, image, t, noise, ctx.having(**options).ask(name))
+        parts = [found.x, torch.zeros_like(image) if found.image is None else found.image]
+        return torch.cat([part.flatten() for part in parts])
+
+    plain = given()
+    for options in (*COMMON, *OWN[name]):
+        changed = given(**options)
+        assert bool(torch.isfinite(changed).all()), options
+        assert not torch.allclose(changed, plain, rtol=1e-4), options
+    if name == "sdi":  # the gap is the fixed point's alone
+        assert torch.equal(given(gap=0.1), plain)
+        near, far = (given(noise="fixed_point", gap=gap) for gap in (0.05, 0.1))
+        assert not torch.allclose(far, near, rtol=1e-3)
+    tried = {key for options in (*OWN[name], *({"gap": 0.1},) * (name == "sdi")) for key in options}
+    own = LOSSES[name].model_fields.keys() - Distillation.model_fields.keys()
+    assert tried == own - {"critic"}
 
 
 def test_dreamfusion_counts_from_the_prompt_and_we_from_the_empty_one() -> None:

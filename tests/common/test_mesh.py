@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from maquette.common.scene.mesh import (
     Mesh,
+    adjacent_faces,
     corners,
     face_areas,
     face_normals,
+    half_edges,
     opposite_vertices,
     sample_surface,
     vertex_normals,
@@ -152,20 +155,85 @@ def test_opposite_vertices() -> None:
     assert opposite_vertices(faces[:0]).shape == (0, 3)
 
 
-def test_opposite_vertices_of_any_soup_equal_those_of_a_search() -> None:
-    """Borders, edges of two faces wound either way, and edges that many faces share."""
-    faces = torch.randint(0, 9, (60, 3), generator=torch.Generator().manual_seed(2))
-    distinct = (faces != faces.roll(1, dims=1)).all(dim=1)
-    faces = faces[distinct]
-    found = opposite_vertices(faces)
+def soup(seed: int, vertices: int, count: int) -> Tensor:
+    """Random faces of three different vertices."""
+    faces = torch.randint(0, vertices, (count, 3), generator=torch.Generator().manual_seed(seed))
+    return faces[(faces != faces.roll(1, dims=1)).all(dim=1)]
+
+
+def faces_at_edges(faces: Tensor) -> dict[frozenset[int], list[int]]:
+    """The half-edges 3f + i of every edge, in ascending order."""
+    found: dict[frozenset[int], list[int]] = {}
     for f, face in enumerate(faces.tolist()):
         for i in range(3):
-            edge = {face[i], face[(i + 1) % 3]}
-            mates = [
-                other[(k + 2) % 3]
-                for g, other in enumerate(faces.tolist())
-                for k in range(3)
-                if (g, k) != (f, i) and {other[k], other[(k + 1) % 3]} == edge
-            ]
-            assert int(found[f, i]) == (mates[0] if len(mates) == 1 else -1)
-    assert int((found >= 0).sum()) > 4
+            found.setdefault(frozenset((face[i], face[(i + 1) % 3])), []).append(3 * f + i)
+    return found
+
+
+# From a few faces that hardly meet to a crowd in which most edges are shared by many.
+SOUPS = [(seed, *size) for seed in range(4) for size in ((40, 12), (12, 30), (9, 60), (5, 60))]
+
+
+def test_soups_have_borders_pairs_and_crowded_edges() -> None:
+    counts = [len(mates) for one in SOUPS for mates in faces_at_edges(soup(*one)).values()]
+    for wanted in (1, 2, 3):
+        assert counts.count(wanted) > 30
+    assert max(counts) > 6
+
+
+@pytest.mark.parametrize("case", SOUPS)
+def test_opposite_vertices_of_any_soup_equal_those_of_a_search(case: tuple[int, int, int]) -> None:
+    """Borders, edges of two faces wound either way, and edges that more faces share."""
+    faces = soup(*case)
+    expected = torch.full_like(faces, -1)
+    for mates in faces_at_edges(faces).values():
+        if len(mates) == 2:
+            for own, other in (mates, mates[::-1]):
+                expected[own // 3, own % 3] = faces[other // 3, (other % 3 + 2) % 3]
+    assert torch.equal(opposite_vertices(faces), expected)
+
+
+@pytest.mark.parametrize("case", SOUPS)
+def test_half_edges_and_neighbours_of_any_soup_equal_those_of_a_search(
+    case: tuple[int, int, int],
+) -> None:
+    """Edge by edge in the order of their vertices; where more than two meet, each with the next."""
+    faces = soup(*case)
+    edges = sorted(faces_at_edges(faces).items(), key=lambda item: sorted(item[0]))
+    key, half_edge = half_edges(faces)
+    assert half_edge.tolist() == [own for _, mates in edges for own in mates]
+    assert torch.unique_consecutive(key, return_counts=True)[1].tolist() == [
+        len(mates) for _, mates in edges
+    ]
+    assert bool((key.diff() >= 0).all())
+    assert adjacent_faces(faces).tolist() == [
+        [one // 3, two // 3] for _, mates in edges for one, two in itertools.pairwise(mates)
+    ]
+
+
+def test_neighbours_of_a_tetrahedron() -> None:
+    """Ascending by edge: 01, 02, 03, 12, 13, 23."""
+    faces = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    assert adjacent_faces(faces).tolist() == [[0, 1], [0, 2], [1, 2], [0, 3], [1, 3], [2, 3]]
+
+
+def test_neighbours_on_a_closed_surface_equal_a_loop_over_pairs() -> None:
+    faces = as_tensors(trimesh.creation.icosphere(subdivisions=2))[1]
+    pairs = {tuple(p) for p in adjacent_faces(faces).tolist()}
+    meeting = [set(f) for f in faces.tolist()]
+    count = len(meeting)
+    expected = {(i, j) for i in range(count) for j in range(i) if len(meeting[i] & meeting[j]) == 2}
+    assert {tuple(sorted(p, reverse=True)) for p in pairs} == expected
+    assert len(pairs) == len(adjacent_faces(faces)) == 3 * count // 2
+
+
+def test_borders_and_nothing_have_no_neighbours() -> None:
+    assert adjacent_faces(torch.tensor([[0, 1, 2]])).shape == (0, 2)
+    assert adjacent_faces(torch.zeros(0, 3, dtype=torch.int64)).shape == (0, 2)
+    index = torch.arange(16).view(4, 4)  # a sheet of 3 x 3 quads, with 12 edges around it
+    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+    faces = torch.cat([torch.stack(t, -1).reshape(-1, 3) for t in ((a, b, c), (a, c, d))])
+    assert adjacent_faces(faces).shape[0] == (3 * faces.shape[0] - 12) // 2
+    for function in (adjacent_faces, opposite_vertices, half_edges):
+        with pytest.raises(ValueError, match=r"faces: expected \[F, 3\], got \[4, 2\]"):
+            function(torch.zeros(4, 2, dtype=torch.int64))

@@ -33,7 +33,7 @@ from maquette.common.priors.latents import decode_latents, encode_latents
 from maquette.common.priors.noise import NoiseSchedule, cosine_schedule
 from maquette.common.priors.pretrained import LoadedPipeline, PretrainedPrior
 from maquette.common.runs.folder import Run
-from maquette.common.runs.stage import COARSE
+from maquette.common.runs.stage import COARSE, FINE, Stage
 from maquette.common.scene.cameras import Cameras, orbit
 from tests.reference.tiny_models import build
 
@@ -48,9 +48,10 @@ THREE = Cameras(
 
 
 class Speaking(Prior):
-    """The noise of a row is a number that its text alone decides, times its own x_t's mean sign.
+    """The noise of a row is an image that its text's embedding alone decides, louder with its t.
 
-    A row that meets another row's text, weight or camera gives another number.
+    A row that meets another row's text or timestep gives another image, and a blend of two texts
+    gives the blend of theirs.
     """
 
     space, resolution, takes_camera = "pixel", 4, True
@@ -60,15 +61,15 @@ class Speaking(Prior):
         self.cameras: list[Cameras | None] = []
 
     def encode_text(self, prompts):
-        return TextEmbedding(tuple(prompts), {"row": torch.arange(len(prompts))})
+        voices = torch.stack([voice(p, (3, 4, 4)) for p in prompts])
+        return TextEmbedding(tuple(prompts), {"voice": voices})
 
     def encode_image(self, image):
         return image.permute(0, 3, 1, 2)
 
     def predict_noise(self, x_t, t, condition):
         self.cameras.append(condition.cameras)
-        rows = torch.stack([voice(p, x_t.shape[1:]) for p in condition.text.prompts])
-        return rows * (1.0 + t.reshape(-1, 1, 1, 1) / 100.0)
+        return condition.text.tensors["voice"] * (1.0 + t.reshape(-1, 1, 1, 1) / 100.0)
 
 
 def voice(prompt: str, shape: Any) -> Tensor:
@@ -153,8 +154,8 @@ def test_perp_neg_pairs_rows_of_a_batch_of_three() -> None:
     shares = [(0, 1 - quarters[0]), (1, 0.0), (1, 2 - quarters[2])]
     for row, (first, share) in enumerate(shares):
         e_0 = noise_of("", 20)
-        named = views[first] if share >= 0.5 else views[first + 1]
-        d = noise_of(named, 20) - e_0
+        e_y = share * noise_of(views[first], 20) + (1 - share) * noise_of(views[first + 1], 20)
+        d = e_y - e_0
         push = torch.zeros_like(d)
         for i in range(2):
             n = noise_of(views[indices[i][row]], 20) - e_0
@@ -539,6 +540,22 @@ def only(panel: Panel) -> Any:
     """The prior's judge, which is alone."""
     assert list(panel.judges) == ["prior"]
     return panel.judges["prior"][0]
+
+
+@pytest.mark.parametrize(("stage", "sees"), [(COARSE, 64), (FINE, 512)])
+def test_the_exact_prior_sees_what_its_stage_renders(
+    stage: Stage, sees: int, tmp_path: Path
+) -> None:
+    pairs = [f"{stage.name}.prior=exact", f"{stage.name}.prior.instances=2"]
+    judge = only(
+        prepare_judges(Run(tmp_path, build_config("a red chair", None, pairs)), stage, CPU)
+    )
+    assert isinstance(judge.prior, ExactPrior)
+    assert (judge.prior.space, judge.prior.resolution) == (stage.space, sees)
+    assert judge.prior.instances == 2
+    wanted = judge.conditioner.rows(THREE).wanted
+    assert wanted.text.prompts == ("a red chair",) * 3
+    assert wanted.cameras is THREE
 
 
 @pytest.mark.parametrize("loss", NAMES)

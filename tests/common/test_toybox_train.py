@@ -673,7 +673,7 @@ def test_the_rate_rises_stays_and_falls() -> None:
 
 
 def test_the_average_follows_the_network(trained: dict[str, Path]) -> None:
-    """Slowly at first not, in the long run by a thousandth a step: an average of the last steps."""
+    """Fast at first, in the long run by a thousandth a step: an average of the last steps."""
     state = last_state(trained["pixel"])
     task = diffusion.DiffusionTask(settings_for("pixel", trained["pixel"]), None, CPU)
     training = loop.Training(task, task.config, trained["pixel"], CPU)
@@ -687,6 +687,7 @@ def test_the_average_follows_the_network(trained: dict[str, Path]) -> None:
     torch.testing.assert_close(training.ema.shadow_params[0], expected)
     training.average()
     torch.testing.assert_close(next(task.average.parameters()).detach(), expected)
+    assert training.ema.get_decay(10**6 + 1) == TrainConfig.model_fields["ema"].default == 0.999
 
 
 def test_kl_is_that_of_normal_distributions() -> None:

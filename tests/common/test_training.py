@@ -15,7 +15,14 @@ from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
 from maquette.common.runs.checkpoints import checkpoint_path, read_tensors, steps_on_disk
 from maquette.common.runs.folder import Run, open_or_create
-from maquette.common.runs.loop import Learner, Together, cosine_decay, deterministic, train
+from maquette.common.runs.loop import (
+    Learner,
+    NotFiniteError,
+    Together,
+    cosine_decay,
+    deterministic,
+    train,
+)
 from maquette.common.runs.progress import clock, stage_progress
 
 TOTAL, EVERY = 10, 3
@@ -141,9 +148,18 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(run: Ru
     assert steps_on_disk(run.coarse) == [3]
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_nothing_moves_if_loss_or_gradient_is_not_finite(run: Run, what: str) -> None:
-    """A regularizer that is NaN, and one whose value is fine and whose slope is not (sqrt at 0)."""
+# A regularizer that is NaN or infinite, and one whose value is fine and whose slope is not.
+REGULARIZERS = {
+    "nan": ("loss", lambda weight: weight.sum() * math.nan),
+    "infinite": ("loss", lambda weight: weight.sum() / 0.0),
+    "square root at 0": ("gradient", lambda weight: (0.0 * weight).sum().sqrt()),
+    "norm of nothing": ("gradient", lambda weight: (weight - weight.detach()).pow(2).sum().sqrt()),
+}
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_nothing_moves_if_loss_or_gradient_is_not_finite(run: Run, name: str) -> None:
+    what, regularizer = REGULARIZERS[name]
     torch.manual_seed(7)
     state = learner()
     kept: dict[str, Tensor] = {}
@@ -153,7 +169,8 @@ def test_nothing_moves_if_loss_or_gradient_is_not_finite(run: Run, what: str) ->
         if index == 4:
             kept.update({key: tensor.clone() for key, tensor in state.tensors().items()})
             weight = state.modules["net"][0].weight
-            value = value + (weight.sum() / 0.0 if what == "loss" else (0.0 * weight).sum().sqrt())
+            value = value + regularizer(weight)
+            assert math.isfinite(float(value.detach())) == (what == "gradient")
         state.descend(value, index, TOTAL)
         return {"loss": float(value.detach())}
 
@@ -161,6 +178,19 @@ def test_nothing_moves_if_loss_or_gradient_is_not_finite(run: Run, what: str) ->
         train(run, "coarse", run.coarse, state, TOTAL, EVERY, step)
     assert_same(state.tensors(), kept)
     assert steps_on_disk(run.coarse) == [3]
+    written = read_tensors(checkpoint_path(run.coarse, 3))
+    assert all(bool(tensor.isfinite().all()) for tensor in written.values())
+    assert [e["step"] for e in events(run) if e["event"] == "checkpoint"] == [3]
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_descend_says_which_of_the_two_is_not_finite(name: str) -> None:
+    what, regularizer = REGULARIZERS[name]
+    state = learner()
+    before = {key: tensor.clone() for key, tensor in state.tensors().items()}
+    with pytest.raises(NotFiniteError, match=f"^{what}$"):
+        state.descend(regularizer(state.modules["net"][0].weight), 0, TOTAL)
+    assert_same(state.tensors(), before)
 
 
 def test_several_trainables_are_kept_as_one() -> None:

@@ -169,3 +169,41 @@ def test_views_that_belong_together_go_around_at_one_elevation() -> None:
     alone = sample_cameras(CameraConfig(), 2)
     torch.testing.assert_close(cameras.azimuth[[0, 4]], alone.azimuth)
     torch.testing.assert_close(around(alone, 1).azimuth, alone.azimuth)
+
+
+def test_views_on_their_own_are_drawn_as_cameras_and_lamps_always_were() -> None:
+    """A group of one takes the same random numbers in the same order, to the bit."""
+    torch.manual_seed(3)
+    config = CameraConfig()
+    cameras = sample_cameras(config, 5)
+    lights = sample_lights(LightConfig(), cameras, 7)
+    after = torch.rand(3)
+    for group in ((), (1,)):
+        torch.manual_seed(3)
+        seen, lit = sample_views(config, LightConfig(), 5, 7, torch.device("cpu"), *group)
+        for one, two in zip(fields(seen), fields(cameras), strict=True):
+            assert torch.equal(one, two)
+        assert torch.equal(lit.position, lights.position)
+        assert torch.equal(lit.ambient, lights.ambient)
+        assert torch.equal(lit.mode, lights.mode)
+        assert torch.equal(torch.rand(3), after)
+    assert around(cameras, 1) is cameras
+
+
+@pytest.mark.parametrize("group", [2, 3, 5])
+def test_a_group_goes_on_from_its_first_camera(group: int) -> None:
+    cameras = sample_cameras(CameraConfig(), 4)
+    every = around(cameras, group)
+    assert len(every) == 4 * group
+    first = torch.arange(4) * group
+    for one, two in zip(fields(every[first]), fields(cameras), strict=True):
+        torch.testing.assert_close(one, two)
+    assert bool(((every.azimuth >= 0) & (every.azimuth < 2 * math.pi)).all())
+    # Evenly apart: the vectors to the cameras of a group add up to nothing.
+    azimuth = every.azimuth.view(4, group)
+    torch.testing.assert_close(azimuth.cos().sum(1), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(azimuth.sin().sum(1), torch.zeros(4), atol=1e-5, rtol=0)
+    turns = azimuth.diff(dim=1).remainder(2 * math.pi)
+    torch.testing.assert_close(turns, torch.full_like(turns, 2 * math.pi / group))
+    elevation = every.elevation.view(4, group)
+    assert torch.equal(elevation, elevation[:, :1].expand(4, group))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import trimesh
 
-from maquette.common.scene.mesh import Mesh
+from maquette.common.scene.mesh import Mesh, adjacent_faces
 from maquette.fine.export import atlas, charts, unwrap
 from maquette.fine.export.unwrap import Unwrapped
 
@@ -67,7 +67,7 @@ def owners(unwrapped: Unwrapped, size: int) -> tuple[np.ndarray, int]:
 
 
 def chart_of_faces(faces: torch.Tensor) -> np.ndarray:
-    pairs = charts.face_pairs(faces.numpy())
+    pairs = adjacent_faces(faces).numpy()
     same = np.zeros(faces.shape[0], dtype=np.int64)
     return charts._connected(pairs, same, same)
 

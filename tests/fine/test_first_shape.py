@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -228,10 +229,45 @@ def test_a_scene_that_knows_its_distance_needs_no_search() -> None:
     true = (GRID.vertices().norm(dim=-1) - RADIUS) / GRID.cell_size
     near = true.abs() < 3
     torch.testing.assert_close(found[near], true[near], atol=0.05, rtol=0)
-    assert (report.parts, report.kept) == (1, 1)
+    assert (report.parts, report.kept, report.removed_share) == (1, 1, 0.0)
     assert solid_parts(found) == 1
+    mesh = mesh_of(found)
+    solid = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    assert solid.is_watertight
+    assert solid.is_winding_consistent
+    assert solid.volume == pytest.approx(4 / 3 * math.pi * RADIUS**3, rel=0.02)
+    radius = mesh.vertices.norm(dim=-1) / GRID.cell_size
+    torch.testing.assert_close(
+        radius, torch.full_like(radius, RADIUS / GRID.cell_size), atol=0.08, rtol=0
+    )
     with pytest.raises(ValueError, match="one of the two"):
         dataclasses.replace(result, distance=None)
+    with pytest.raises(ValueError, match="one of the two"):
+        dataclasses.replace(result, inside=torch.zeros(2, 2, 2))
+
+
+def test_a_signed_distance_is_rid_of_floaters_and_voids_too() -> None:
+    centre, radius = STRAY
+    distance = np.minimum(
+        np.abs(np.linalg.norm(lattice(), axis=-1) - 0.45) - 0.15,  # a hollow ball
+        np.linalg.norm(lattice() - centre, axis=-1) - radius,
+    )
+    result = CoarseResult(
+        distance=torch.tensor(distance, dtype=torch.float32),
+        images=torch.zeros(VIEWS, SIZE, SIZE, 3, dtype=torch.uint8),
+        opacity=opacity_of((MIDDLE, RADIUS), STRAY),
+        background=torch.zeros(3),
+        color=COLOR,
+    )
+    found, report = first_of(result)
+    assert (report.parts, report.kept) == (2, 1)
+    assert solid_parts(found) == 1
+    assert float(found[GRID.vertices().norm(dim=-1) < 0.5].max()) < 0.0
+    true = (GRID.vertices().norm(dim=-1) - RADIUS) / GRID.cell_size
+    near = true.abs() < 1.5
+    torch.testing.assert_close(found[near], true[near], atol=0.1, rtol=0)
+    with pytest.raises(UserError, match="no solid part"):
+        first_of(dataclasses.replace(result, distance=torch.ones(CELLS + 1, CELLS + 1, CELLS + 1)))
 
 
 def test_a_first_shape_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -240,6 +276,10 @@ def test_a_first_shape_is_read_as_it_was_written(tmp_path: Path) -> None:
     again = read_first(tmp_path)
     assert torch.equal(again.distance, shape.distance)
     assert torch.equal(again.background, shape.background)
+    assert again.color.grid.config == COLOR.grid.config
+    state = COLOR.state_dict()
+    assert again.color.state_dict().keys() == state.keys()
+    assert all(torch.equal(again.color.state_dict()[key], state[key]) for key in state)
     points = torch.rand(40, 3) * 2 - 1
     assert torch.equal(again.color(points), COLOR(points))
     (tmp_path / FIRST).write_bytes(b"no tensors")

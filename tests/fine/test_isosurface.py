@@ -236,29 +236,65 @@ def test_crossings_stay_on_their_edges() -> None:
 
 
 def stand_in(vertices: Tensor, tets: Tensor, sdf: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """What kaolin documents: batches, positive values outside, zero inside, faces reordered."""
-    inside = sdf[0] <= 0
-    faces, edges = connectivity_torch(inside, tets)
-    ends = edges.reshape(-1)
-    points = edge_crossings(vertices[0][ends].view(-1, 2, 3), sdf[0][ends].view(-1, 2))
-    return [points], [faces.flip(0)]
+    """What kaolin documents: batches, positive values outside, zero inside. By the slow loop."""
+    field = torch.where(sdf[0] > 0, 1.0, -1.0).double().numpy()
+    points, polygons = marching_tetrahedra_loop(
+        vertices[0].detach().double().numpy(), field, tets.numpy()
+    )
+    place = {edge: index for index, edge in enumerate(sorted(points))}
+    a, b = torch.tensor(sorted(points), dtype=torch.int64).view(-1, 2).unbind(1)
+    s_a, s_b = sdf[0][a, None], sdf[0][b, None]
+    crossings = (vertices[0][a] * s_b - vertices[0][b] * s_a) / (s_b - s_a)
+    fans = [
+        [place[polygon[0]], place[polygon[k]], place[polygon[k + 1]]]
+        for polygon in polygons
+        for k in range(1, len(polygon) - 1)
+    ]
+    return [crossings], [torch.tensor(fans, dtype=torch.int64).view(-1, 3)]
 
 
-def test_kaolin_backend_gives_the_same_surface(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def kaolin(monkeypatch: pytest.MonkeyPatch) -> None:
     package = ModuleType("kaolin.ops.conversions")
     package.marching_tetrahedra = stand_in  # type: ignore[attr-defined]
     for name in ("kaolin", "kaolin.ops"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "kaolin.ops.conversions", package)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.usefixtures("kaolin")
+def test_kaolin_backend_gives_the_same_surface(moved: bool) -> None:
+    """Vertices, their edges and gradients; faces up to how a quad is cut in two."""
     grid = TetGrid(6)
     sdf = noise_field(6, False, 11)
     sdf[150:170] = 0.0
-    raw = torch.randn(7**3, 3, generator=torch.Generator().manual_seed(3))
-    own = grid_surface(grid, sdf, raw)
-    other = grid_surface(grid, sdf, raw, backend="kaolin")
+    sdf.requires_grad_()
+    raw = torch.randn(7**3, 3, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    own = grid_surface(grid, sdf, raw if moved else None)
+    other = grid_surface(grid, sdf, raw if moved else None, backend="kaolin")
     assert torch.equal(own.edges, other.edges)
     torch.testing.assert_close(own.vertices, other.vertices)
-    assert sorted(own.faces.tolist()) == sorted(other.faces.tolist())
+    counts = triangle_counts(sdf < 0, all_tets(grid))
+    assert own.faces.shape[0] > 100
+    assert polygons_of(other, counts) == polygons_of(own, counts)
+    assert_closed(other.faces)
+    weight = torch.randn(own.vertices.shape, generator=torch.Generator().manual_seed(4))
+    # Edges on which a value is exactly zero have slopes too steep to compare.
+    weight[(sdf[own.edges] == 0).any(dim=1)] = 0.0
+    leaves = [sdf, raw] if moved else [sdf]
+    gradients = [
+        torch.autograd.grad((surface.vertices * weight).sum(), leaves) for surface in (own, other)
+    ]
+    for one, two in zip(*gradients, strict=True):
+        assert float(one.abs().max()) > 0.01
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
+
+
+@pytest.mark.usefixtures("kaolin")
+def test_kaolin_backend_gives_no_surface_where_there_is_none() -> None:
+    surface = grid_surface(TetGrid(3), torch.ones(64), backend="kaolin")
+    assert [list(t.shape) for t in surface] == [[0, 3], [0, 3], [0, 2]]
 
 
 def test_kaolin_itself_gives_the_same_surface() -> None:
@@ -274,3 +310,19 @@ def test_kaolin_backend_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "kaolin.ops.conversions", None)
     with pytest.raises(UserError, match=r"fine\.geometry\.isosurface: kaolin isn't installed"):
         grid_surface(TetGrid(6), noise_field(6, False, 11), backend="kaolin")
+
+
+def test_bad_arguments_are_named() -> None:
+    sdf = torch.tensor([-1.0, 1, 1, 1])
+    with pytest.raises(ValueError, match=r"vertices: expected \[V, 3\], got \[4, 2\]"):
+        marching_tetrahedra(CORNER[:, :2], sdf, ONE_TET)
+    with pytest.raises(ValueError, match=r"sdf: expected \[4\], got \[3\]"):
+        marching_tetrahedra(CORNER, sdf[:3], ONE_TET)
+    with pytest.raises(ValueError, match=r"tets: expected \[T, 4\]"):
+        marching_tetrahedra(CORNER, sdf, ONE_TET[:, :3])
+    with pytest.raises(ValueError, match="inside: expected bool"):
+        connectivity(sdf, ONE_TET)
+    with pytest.raises(ValueError, match=r"sdf: expected \[27\], got \[8\]"):
+        grid_surface(TetGrid(2), torch.zeros(8))
+    with pytest.raises(IndexError, match=r"0\.\.3"):
+        connectivity_numba(sdf < 0, ONE_TET + 1)
