@@ -196,7 +196,7 @@ def train_prior(
     out: Out = None,
 ) -> None:
     """Train the embedded prior, or go on with a training that was cut off."""
-    from maquette.common.embedded.train import train_prior
+    from maquette.common.embedded.training.command import train_prior
 
     folder = train_prior(kind, out, minutes, images, device, seed, vae, begin, settings)
     typer.echo(folder)

@@ -15,10 +15,12 @@ import torch
 from results import table, write_section
 from timing import best_in_turns
 
-from maquette.common.config.models import CriticConfig
-from maquette.common.embedded.exact import PIXEL_RESOLUTION
+from maquette.common.config.priors import PriorConfig
+from maquette.common.embedded.door import load
+from maquette.common.embedded.names import EXACT_RESOLUTIONS
 from maquette.common.guidance.critic import LoraCritic
-from maquette.common.priors.loading import LoadOptions, load_prior
+from maquette.common.losses import CriticConfig
+from maquette.common.priors.base import Condition
 from maquette.common.priors.pretrained import PretrainedPrior, encode_latents
 from maquette.common.scene.cameras import orbit
 from maquette.common.toybox.objects import build
@@ -51,7 +53,7 @@ def compared(what: str, variants: dict[str, Callable[[], object]]) -> list[str]:
 
 def embedded(kind: str, layout: torch.memory_format) -> PretrainedPrior:
     """The embedded prior with its network's weights in a layout."""
-    prior = load_prior(LoadOptions(source=f"toybox-{kind}"))
+    prior = load(PriorConfig(name=f"toybox-{kind}"))
     prior.denoiser.to(memory_format=layout)
     return prior
 
@@ -63,8 +65,8 @@ def denoiser_row(kind: str) -> list[str]:
         text = prior.encode_text([CAPTION] * VIEWS + [""] * VIEWS)
         x = torch.randn(2 * VIEWS, *prior.latent_shape)
         t = torch.full((2 * VIEWS,), 500)
-        cameras = orbit(2 * VIEWS)
-        return lambda: prior.predict_noise(x, t, text, cameras)
+        condition = Condition(text, orbit(2 * VIEWS))
+        return lambda: prior.predict_noise(x, t, condition)
 
     variants = {name: guided(embedded(kind, layout)) for name, layout in LAYOUTS.items()}
     return compared(f"{kind} network, guided", variants)
@@ -75,9 +77,10 @@ def critic_row() -> list[str]:
 
     def update(prior: PretrainedPrior) -> Callable[[], object]:
         critic = LoraCritic(prior, CriticConfig())
-        text = prior.encode_text([CAPTION] * VIEWS)
+        cameras = orbit(VIEWS)
+        condition = Condition(prior.encode_text([CAPTION] * VIEWS), cameras)
         x = torch.randn(VIEWS, *prior.latent_shape)
-        return lambda: critic.update(x, text, orbit(VIEWS), None)
+        return lambda: critic.update(x, condition, cameras, None)
 
     variants = {name: update(embedded("pixel", layout)) for name, layout in LAYOUTS.items()}
     return compared("update of VSD's critic", variants)
@@ -85,7 +88,7 @@ def critic_row() -> list[str]:
 
 def encoder_row() -> list[str]:
     """The autoencoder's encoder at 512 px, there and back."""
-    prior = load_prior(LoadOptions(source="toybox-latent"))
+    prior = load(PriorConfig(name="toybox-latent"))
 
     def there_and_back(layout: torch.memory_format) -> Callable[[], object]:
         pixels = torch.rand(VIEWS, 3, prior.resolution, prior.resolution) * 2 - 1
@@ -103,7 +106,7 @@ def encoder_row() -> list[str]:
 
 def exact_row() -> list[str]:
     """The exact prior's photographs of one toy at 64 px, one call for all cameras or one each."""
-    size = PIXEL_RESOLUTION
+    size = EXACT_RESOLUTIONS["pixel"]
     toy, cameras = build(CAPTION), orbit(VIEWS)
     variants = {
         "one by one": lambda: [photograph(toy, cameras[i : i + 1], size) for i in range(VIEWS)],

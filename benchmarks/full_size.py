@@ -27,17 +27,23 @@ import torch
 from results import table, write_section
 from torch import Tensor
 
-from maquette.common.config.models import DistillationConfig, FieldConfig, FineConfig
-from maquette.common.guidance.prompts import ViewConfig, ViewPrompts
+from maquette.common.config.models import CoarseConfig, FineConfig
+from maquette.common.config.priors import PriorConfig
+from maquette.common.config.prompts import PromptConfig
+from maquette.common.fields.field import HashField
+from maquette.common.guidance.conditions import TextConditioner
+from maquette.common.guidance.judges import Views
+from maquette.common.guidance.prompts import ViewPrompts
 from maquette.common.guidance.prompts_cache import KnownTexts
-from maquette.common.guidance.score import Guide
+from maquette.common.guidance.score import ScoreDistillation
+from maquette.common.losses import SDS
 from maquette.common.priors.base import TextEmbedding
 from maquette.common.priors.latent_unet import StableDiffusionPrior
-from maquette.common.priors.loading import LoadOptions
 from maquette.common.priors.pretrained import LoadedPipeline
 from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.scene.views import studio_lights
-from maquette.fine.model import FineModel, render_surface
+from maquette.fine.first_shape import FirstShape
+from maquette.fine.model import FineModel, lattice, render_surface
 
 GIB = 2**30
 VARIANTS = ("recompute", "keep")
@@ -93,19 +99,20 @@ def measure(variant: str, dtype_name: str, device_name: str) -> dict[str, float]
     torch.manual_seed(0)
     model = sphere(device)
     prior = stable_diffusion(device, dtype, recompute=variant == "recompute")
-    guide = Guide(prior, texts(device, dtype), DistillationConfig(t_max=0.5), steps=1)
+    conditioner = TextConditioner(texts(device, dtype))
+    judge = ScoreDistillation(prior, conditioner, SDS(t_max=0.5), steps=1)
     config = FineConfig()
     learner, cameras = model.learner(config), orbit(1).to(device)
     seconds: dict[str, float] = {}
     models, began = peak_gib(device), time.process_time()
 
-    image = timed(seconds, "render", device, lambda: render(model, cameras))
+    views = timed(seconds, "render", device, lambda: render(model, cameras))
     before = held_gib(device)
     prior.encode_image = watched(seconds, "encode", device, prior.encode_image)
     prior.predict_noise = watched(seconds, "judge", device, prior.predict_noise)
-    guided = guide(image, cameras, 0)
+    judged = judge(views, 0)
     held = held_gib(device) - before
-    timed(seconds, "backward", device, lambda: learner.descend(guided.loss, 0, 1))
+    timed(seconds, "backward", device, lambda: learner.descend(judged.loss, 0, 1))
     assert model.sdf.value.grad is not None
     assert bool(torch.isfinite(model.sdf.value.grad).all())
     assert float(model.sdf.value.grad.abs().max()) > 0
@@ -116,14 +123,15 @@ def measure(variant: str, dtype_name: str, device_name: str) -> dict[str, float]
 
 def sphere(device: torch.device) -> FineModel:
     """A sphere on the default lattice, with a random texture of the default size."""
-    model = FineModel.blank(FineConfig(), FieldConfig(), device)
-    distance = (model.grid.vertices().norm(dim=-1) - 0.6) / model.grid.cell_size
-    with torch.no_grad():
-        model.sdf.value.copy_(distance)
-    return model
+    config = FineConfig()
+    grid = lattice(config)
+    distance = (grid.vertices().norm(dim=-1) - 0.6) / grid.cell_size
+    field = CoarseConfig().field
+    color = HashField(field.grid, field.hidden, outputs=3)
+    return FineModel.begin(FirstShape(distance, color, torch.full((3,), 0.5)), config, device)
 
 
-def render(model: FineModel, cameras: Cameras) -> Tensor:
+def render(model: FineModel, cameras: Cameras) -> Views:
     """One lit view."""
     lights = studio_lights(cameras, FineConfig().light)
     background = torch.full((3,), 0.5, device=cameras.azimuth.device)
@@ -156,13 +164,13 @@ def stable_diffusion(
     for module, kind in ((unet, dtype), (vae, torch.float32 if dtype == torch.float16 else dtype)):
         module.to(device, kind).requires_grad_(False).eval()
     parts = SimpleNamespace(unet=unet, vae=vae, scheduler=scheduler)
-    options = LoadOptions("random weights", device=str(device), checkpoint_vae=recompute)
+    options = PriorConfig(name="random weights", checkpoint_vae=recompute)
     return StableDiffusionPrior(LoadedPipeline(parts, "", None, options, device, dtype))
 
 
 def texts(device: torch.device, dtype: torch.dtype) -> ViewPrompts:
     """Random embeddings of CLIP's shape in place of a prompt's."""
-    views = ViewConfig(view_dependent=False)
+    views = PromptConfig(view_dependent=False)
     rows = torch.randn(2, 77, 768).to(device, dtype)
     known = KnownTexts(TextEmbedding(("a sphere", ""), {"states": rows}))
     return ViewPrompts.encode(known, "a sphere", views)

@@ -13,20 +13,14 @@ from collections.abc import Callable
 import torch
 from results import table, write_section
 
-from maquette.common.fields.hashgrid import (
-    HashGridConfig,
-    growth_for,
-    numba_twin,
-    reference,
-    table_offsets,
-)
+from maquette.common.fields.hashgrid import HashGridConfig, numba_twin, reference, table_offsets
 
 POINTS = 100_000
 ROUNDS = 9
 GRIDS = {
     "16 x 2, 2^19, 16 to 4096": HashGridConfig(),
     "8 x 2, 2^15, 16 to 256": HashGridConfig(
-        levels=8, log2_entries=15, growth=growth_for(8, 16, 256)
+        levels=8, log2_entries=15, base_resolution=16, finest_resolution=256
     ),
 }
 

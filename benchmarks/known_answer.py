@@ -14,19 +14,19 @@ their scores are kept in `runs/known-answer/`, so a second call goes on where th
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from kept import kept
 from results import table, write_section
 
 from maquette.coarse.train import run_coarse
-from maquette.common.begin import begin
+from maquette.common.begin import Choices, begin
 from maquette.common.embedded.vocabulary import is_held_out
-from maquette.common.files import write_whole
 from maquette.common.runs.folder import Run, open_run, slug
 from maquette.common.scene.cameras import orbit
 from maquette.common.scene.images import save_strip
@@ -54,7 +54,7 @@ CAPTIONS = (
 PRIORS = {
     "exact": ("exact", []),
     "toybox": ("toybox", []),
-    "blind": ("toybox", ["coarse.prior.camera=false", "fine.prior.camera=false"]),
+    "blind": ("toybox", ["coarse.prior.tell_camera=false", "fine.prior.tell_camera=false"]),
 }
 SCORES = "known_answer.json"
 
@@ -111,14 +111,15 @@ def folder_of(caption: str, options: argparse.Namespace) -> Path:
 
 def answer(caption: str, options: argparse.Namespace) -> Answer:
     """The scores of a caption's run, which is made if it isn't there."""
-    folder = folder_of(caption, options)
-    if not (folder / SCORES).is_file():
+
+    def make() -> dict[str, Any]:
         began = time.perf_counter()
         run = finished_run(caption, options)
         made = judged(run, time.perf_counter() - began)
-        write_whole(folder / SCORES, json.dumps(asdict(made), indent=1) + "\n")
         print(" | ".join(cells(made)), flush=True)
-    said = json.loads((folder / SCORES).read_text("utf-8"))
+        return asdict(made)
+
+    said = kept(folder_of(caption, options) / SCORES, make)
     scores = {stage: Scores(**said[stage]) for stage in ("handoff", "fine")}
     return Answer(**{**said, **scores})
 
@@ -127,7 +128,7 @@ def finished_run(caption: str, options: argparse.Namespace) -> Run:
     """The finished coarse and fine stages of a caption."""
     name, settings = PRIORS.get(options.prior, (options.prior, []))
     folder = str(folder_of(caption, options))
-    run = begin(caption, None, [*settings, *options.settings], name, out=folder)
+    run = begin(caption, Choices(settings=[*settings, *options.settings], prior=name, out=folder))
     run_coarse(run)
     run_fine(run)
     return run

@@ -24,33 +24,32 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
+from kept import handed_over, kept
+from likeness import diversity, sharpness
 from results import table, write_section
 from torch import Tensor
 
 from maquette.coarse.train import run_coarse
-from maquette.common.begin import begin
-from maquette.common.config.models import CoarseConfig, Schedule, build_config
+from maquette.common.begin import Choices, begin
+from maquette.common.config.models import CoarseConfig, Schedule
+from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
-from maquette.common.files import write_whole
-from maquette.common.guidance.losses import PAPER, LossName
-from maquette.common.guidance.timesteps import WeightKind, share_to_timestep, weight
+from maquette.common.guidance.timesteps import share_to_timestep
+from maquette.common.losses import LOSSES, LossName, WeightKind, weight
 from maquette.common.priors.noise import cosine_schedule
-from maquette.common.runs.checkpoints import steps_on_disk
-from maquette.common.runs.coarse_result import read_result
 from maquette.common.runs.folder import Run, open_run, slug
 from maquette.common.scene.cameras import Cameras, orbit, sphere_views
 from maquette.common.scene.images import save_strip
 from maquette.common.scene.shading import headlights
 from maquette.common.schedules import timestep_range
 from maquette.common.toybox.grammar import FRONTED, parse
-from maquette.common.toybox.likeness import diversity, sharpness
 from maquette.common.toybox.objects import ToyObject, build
 from maquette.common.toybox.recognize import LOOKS, janus_views
 from maquette.common.toybox.score import (
@@ -64,9 +63,8 @@ from maquette.common.toybox.score import (
 from maquette.common.toybox.studio import AMBIENT, BACKDROP, Color, albedo_views, photograph
 from maquette.fine.evaluate import textured
 from maquette.fine.model import FineModel, render_surface
-from maquette.fine.train import first_model, hand_off
+from maquette.fine.train import first_model
 
-LOSSES: tuple[LossName, ...] = get_args(LossName)
 CAPTIONS = ("an orange cat", "a green truck", "a blue chair", "a red mushroom")
 """The first is run with every seed. No training shows a green truck; a mushroom has no front."""
 SEEDS = 4
@@ -120,10 +118,10 @@ class Column:
 
 
 COLUMNS = {
-    "toybox": Column("the learned prior, told the camera", ("coarse.prior.camera=true",)),
+    "toybox": Column("the learned prior, told the camera", ("coarse.prior.tell_camera=true",)),
     "blind": Column(
         "the learned prior, blind to the camera (view words in the text)",
-        ("coarse.prior.camera=false",),
+        ("coarse.prior.tell_camera=false",),
     ),
     "exact": Column(
         f"the exact prior made ambiguous, {INSTANCES} instances a caption",
@@ -189,7 +187,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line; `whole` says that it asks for the benchmark as it is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", type=names(LOSSES), default=LOSSES, help="losses: sds,sdi")
+    parser.add_argument("--only", type=names(LOSSES), default=tuple(LOSSES), help="losses: sds,sdi")
     parser.add_argument("--priors", type=names(COLUMNS), default=tuple(COLUMNS))
     parser.add_argument("--captions", type=count, default=len(CAPTIONS), help="the first so many")
     parser.add_argument("--seeds", type=count, default=SEEDS, help="of the first caption")
@@ -210,7 +208,7 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def names(known: Sequence[str] | dict[str, Column]) -> Callable[[str], tuple[str, ...]]:
+def names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
     """A reader of "sds,sdi" that keeps the order of `known`."""
 
     def read(text: str) -> tuple[str, ...]:
@@ -241,27 +239,19 @@ def outcome(job: Job, options: argparse.Namespace) -> Result | str:
     """The result of a run, which is finished and scored first if need be."""
     try:
         run = opened(job, options)
-        kept = run.folder / "scores.json"
-        if kept.is_file():
-            found = json.loads(kept.read_text("utf-8"))
-            return found["failure"] if "failure" in found else Result(**found)
-        run_coarse(run)
+        found = kept(run.folder / "scores.json", lambda: scores(run, job))
     except UserError as error:
         return str(error)
-    result = handed_over(run, COLUMNS[job.column].instances)
-    values = {"failure": result} if isinstance(result, str) else asdict(result)
-    write_whole(kept, json.dumps(values, indent=1) + "\n")
-    return result
+    return found["failure"] if "failure" in found else Result(**found)
 
 
-def handed_over(run: Run, instances: int) -> Result | str:
-    """What the hand-off makes of a finished coarse stage; why it makes nothing, if it does."""
+def scores(run: Run, job: Job) -> dict[str, Any]:
+    """What is kept of a run: its result, or why a finished coarse stage makes no mesh."""
+    run_coarse(run)
     try:
-        if not steps_on_disk(run.fine):
-            hand_off(run, read_result(run))
-        return judged(run, instances)
+        return asdict(judged(handed_over(run), COLUMNS[job.column].instances))
     except UserError as error:
-        return str(error)
+        return {"failure": str(error)}
 
 
 def place(job: Job, options: argparse.Namespace) -> Path:
@@ -273,7 +263,7 @@ def opened(job: Job, options: argparse.Namespace) -> Run:
     """The run of a job, begun or begun before; UserError if it cannot be had at all."""
     folder, pairs = place(job, options), settings(job, options)
     try:
-        return begin(job.caption, None, pairs, seed=job.seed, out=str(folder))
+        return begin(job.caption, Choices(settings=pairs, seed=job.seed, out=str(folder)))
     except UserError as error:
         if folder.exists():
             # Nothing is wrong with the loss: what lies there is of another call, or damaged.
@@ -295,7 +285,7 @@ def settings(job: Job, options: argparse.Namespace) -> list[str]:
         f"coarse.steps={options.steps}",
     ]
     if job.loss == "sdi":
-        pairs.append(f"coarse.distillation.sdi_inversion_scale={-options.scale['sdi']}")
+        pairs.append(f"coarse.distillation.inversion_scale={-options.scale['sdi']}")
     config = build_config(job.caption, None, [*pairs, *options.settings]).coarse
     opacity = times(config.losses.opacity, pull(config))
     return [*pairs, f"coarse.losses.opacity={json.dumps(opacity)}", *options.settings]
@@ -308,7 +298,7 @@ def pull(config: CoarseConfig) -> float:
     of the exact prior and of the embedded one.
     """
     schedule, distillation = cosine_schedule(1000), config.distillation
-    kind = distillation.weight or PAPER[distillation.loss].weight
+    kind = distillation.weight
     sizes = []
     for step in range(config.steps):
         ends = timestep_range(distillation.t_min, distillation.t_max, step)
@@ -344,7 +334,7 @@ def judged(run: Run, instances: int) -> Result:
         sharpness=sharpness(lit, mask, photos, true_mask),
         janus=janus_views(found, truth),
         instance=instance,
-        gradient=fmean(e["loss"] for e in events if e["event"] == "checkpoint"),
+        gradient=fmean(e["gradient"] for e in events if e["event"] == "checkpoint"),
         seconds=trained_seconds(events),
     )
 
@@ -381,7 +371,7 @@ def lit_views(model: FineModel, cameras: Cameras, resolution: int, backdrop: Col
     before = torch.tensor(backdrop)
     with torch.no_grad():
         surface = model.surface()
-        return render_surface(surface, model.texture, cameras, lights, resolution, before)
+        return render_surface(surface, model.texture, cameras, lights, resolution, before).image
 
 
 def report(outcomes: Outcomes, options: argparse.Namespace) -> str:

@@ -69,7 +69,8 @@ def model_view(model: FineModel, camera: Cameras) -> Tensor:
     """A lit view of a model of the fine stage, before white."""
     lights = headlights(camera.position, AMBIENT)
     size, white = SIZE * SUPERSAMPLING, torch.ones(3)
-    return smaller(render_surface(model.surface(), model.texture, camera, lights, size, white))
+    views = render_surface(model.surface(), model.texture, camera, lights, size, white)
+    return smaller(views.image)
 
 
 def nearest_front(count: int) -> Tensor:

@@ -16,26 +16,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kept import handed_over
+from knowledge import denoised, sample, true_views
+from likeness import diversity
 from results import table, write_section
 from torch import Tensor
 
-from maquette.coarse.train import run_coarse
-from maquette.common.begin import begin
+from maquette.common.begin import Choices, begin
+from maquette.common.config.priors import PriorConfig
+from maquette.common.embedded.door import load
 from maquette.common.embedded.training.data import View, draw_caption
 from maquette.common.embedded.vocabulary import HELD_OUT_COLORS
-from maquette.common.priors.loading import LoadOptions, load_prior
 from maquette.common.priors.pretrained import PretrainedPrior
-from maquette.common.runs.checkpoints import steps_on_disk
-from maquette.common.runs.coarse_result import read_result
 from maquette.common.runs.folder import Run
 from maquette.common.scene.cameras import orbit
 from maquette.common.scene.images import psnr_of_each, save_strip
 from maquette.common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
-from maquette.common.toybox.knowledge import denoised, sample, true_views
-from maquette.common.toybox.likeness import diversity
 from maquette.common.toybox.score import unlit_views
 from maquette.fine.evaluate import evaluate_run, textured
-from maquette.fine.train import first_model, hand_off
+from maquette.fine.train import first_model
 
 KINDS = ("pixel", "latent")
 SHARES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
@@ -68,9 +67,9 @@ def main() -> None:
         seeds(options)
         return
     if options.what == "samples":
-        samples(load_prior(LoadOptions(source=options.pixel)))
+        samples(load(PriorConfig(name=options.pixel)))
         return
-    priors = {name: load_prior(LoadOptions(source=getattr(options, name))) for name in KINDS}
+    priors = {name: load(PriorConfig(name=getattr(options, name))) for name in KINDS}
     write_section("prior.py errors", errors(priors))
 
 
@@ -175,11 +174,7 @@ def seed_run(options: argparse.Namespace, name: str, seed: int, settings: list[s
     """The finished coarse stage of one seed."""
     folder = options.runs / f"{name}-{seed}"
     pairs = [f"coarse.prior={options.pixel}", *settings]
-    run = begin(SEED_CAPTION, None, pairs, None, seed=seed, out=str(folder))
-    run_coarse(run)
-    if not steps_on_disk(run.fine):
-        hand_off(run, read_result(run))
-    return run
+    return handed_over(begin(SEED_CAPTION, Choices(settings=pairs, seed=seed, out=str(folder))))
 
 
 def seed_views(run: Run) -> tuple[Tensor, Tensor]:

@@ -23,12 +23,12 @@ from torch.nn import functional as F
 from maquette.common.rasterize import (
     antialias,
     interpolate,
-    opposite_vertices,
     rasterize,
     scatter_image,
     visible_faces,
 )
 from maquette.common.scene.cameras import Cameras, orbit
+from maquette.common.scene.mesh import opposite_vertices
 
 
 def plain_z_buffer(clip: Tensor, faces: Tensor, size: int) -> np.ndarray:

@@ -26,8 +26,8 @@ from maquette.common.config.priors import PriorConfig
 from maquette.common.device import computes_bf16
 from maquette.common.embedded.door import load
 from maquette.common.embedded.names import EMBEDDED, VERSION_FILE
-from maquette.common.embedded.train import train_prior
 from maquette.common.embedded.training import autoencoder, data, diffusion, loop, models
+from maquette.common.embedded.training.command import train_prior
 from maquette.common.embedded.training.settings import (
     KINDS,
     TrainConfig,
@@ -129,7 +129,7 @@ def test_a_training_that_is_killed_ends_with_the_same_bits(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from maquette.common.embedded.train import train_prior;"
+        "import sys; from maquette.common.embedded.training.command import train_prior;"
         f"train_prior('pixel', sys.argv[1], images={4 * STEPS}, device='cpu',"
         f" settings={TINY['pixel']!r})"
     )

@@ -194,7 +194,7 @@ def take_pictures(
 ) -> Tensor:
     """Photographs of views, uint8 `[N, resolution, resolution, 3]`; neighbours share their toy.
 
-    windows: `[N, 4, 4]`, which part of each view is taken; see `common.cameras.window_matrix`.
+    windows: `[N, 4, 4]`, which part of each view is taken; see `scene.cameras.window_matrix`.
     """
     if not views:
         return torch.zeros(0, resolution, resolution, 3, dtype=torch.uint8)

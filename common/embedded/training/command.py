@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from ..device import pick_device
-from ..errors import UserError
-from ..files import sole_writer
-from ..runs.loop import deterministic
-from .training.settings import TrainConfig, save_settings, settings_for
-from .version import check_version
+from ...device import pick_device
+from ...errors import UserError
+from ...files import sole_writer
+from ...runs.loop import deterministic
+from ..version import check_version
+from .settings import TrainConfig, save_settings, settings_for
 
 OWN_VAE = "vae"
 
@@ -77,9 +77,9 @@ def _begin(config: TrainConfig, folder: Path, vae: Path | None, device: torch.de
 def _run(
     config: TrainConfig, folder: Path, vae: Any | None, begin: Path | None, device: torch.device
 ) -> None:
-    from .training.autoencoder import AutoencoderTask
-    from .training.diffusion import DiffusionTask
-    from .training.loop import Training, train
+    from .autoencoder import AutoencoderTask
+    from .diffusion import DiffusionTask
+    from .loop import Training, train
 
     before = torch.are_deterministic_algorithms_enabled()
     deterministic(device)
