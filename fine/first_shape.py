@@ -97,16 +97,17 @@ def from_coarse(
     if result.distance is not None:
         # Cleaning wants what grows inwards and is at least 0; a distance is in (-4, 4) world units.
         volume = np.asarray(4.0 - result.distance.numpy(), dtype=np.float32)
-        report = HandoffReport(level=4.0, cut=4.0)
+        cut, report = 4.0, HandoffReport()
     else:
         volume, report = _occupancy(result, config)
-    volume, floaters = remove_floaters(volume, report.cut, config.keep_share)
-    volume = fill_cavities(volume, report.cut)
+        cut = report.cut
+    volume, floaters = remove_floaters(volume, cut, config.keep_share)
+    volume = fill_cavities(volume, cut)
     # The outermost lattice points count as empty, so that the surface closes.
-    if not bool((volume[1:-1, 1:-1, 1:-1] > report.cut).any()):
+    if not bool((volume[1:-1, 1:-1, 1:-1] > cut).any()):
         raise UserError(_collapsed("it has no solid part"))
     points = grid.vertices().numpy()
-    distance = signed_distance(volume, report.cut, EXTENT, points) / grid.cell_size
+    distance = signed_distance(volume, cut, EXTENT, points) / grid.cell_size
     report = dataclasses.replace(
         report,
         parts=floaters.found,

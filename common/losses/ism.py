@@ -31,13 +31,13 @@ class ISM(Distillation):
     guidance_scale: Schedule = 7.5
     weight: WeightKind = "signal"
     gap: Fraction = 0.05
-    """The last step, as a share of T."""
+    """The last step, as a share of T; at least one timestep is taken."""
     stride: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     """Steps of the inversion, as a share of T."""
 
     def gradient(self, x: Tensor, image: Tensor, t: Tensor, noise: Tensor, ask: Ask) -> Gradient:
         total = len(ask.schedule)
-        s = (t - round(self.gap * total)).clamp(min=0)
+        s = (t - max(1, round(self.gap * total))).clamp(min=0)
         steps = max(1, math.ceil(int(s.max()) / max(1.0, self.stride * total)))
         x_s = ddim_invert(x, s, steps, 0.0, ask, base="empty")
         e_s = ask.guided(x_s, s, 0.0, base="empty")

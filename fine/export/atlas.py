@@ -49,7 +49,7 @@ def atlas(
     charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     charts.max_iterations = 1  # more rounds of chart growing cost time and save a few seams
     packing.resolution, packing.padding = resolution, padding
-    packing.bilinear, packing.blockAlign = True, True  # whole 4x4 blocks packs faster
+    packing.bilinear, packing.blockAlign = True, True  # in whole 4x4 blocks
     packing.bruteForce = False
     whole = xatlas.Atlas()
     parts = pieces(vertices, faces)

@@ -487,6 +487,14 @@ def test_ism_equals_the_scalar_loop() -> None:
     assert other_noise == found
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.4 / T])
+def test_ism_takes_at_least_one_timestep(gap: float) -> None:
+    """With none, it would step from a level without signal to itself: 0 / 0 in a flow model."""
+    t, x = torch.tensor([130, 55]), column(0.4, -0.9)
+    found, one = (ism(x, t, x, context(2, gap=g)) for g in (gap, 1.0 / T))
+    assert torch.equal(found, one)
+
+
 def test_ism_inverts_with_the_empty_prompt_whatever_the_negative_one() -> None:
     t, x = torch.tensor([130, 55]), column(0.4, -0.9)
     negative = Condition(TWO.encode_text(["n", "n"]))
