@@ -32,7 +32,7 @@ def devices() -> list[str]:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether a device has units for bfloat16, so that it is the faster format there."""
+    """Whether a device has units for bfloat16, so that it computes in it natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
