@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kept import kept
+from kept import begun, failing_in_one_line, kept
 from results import table, write_section
 
 from maquette.coarse.train import run_coarse
-from maquette.common.begin import Choices, begin
+from maquette.common.begin import Choices
 from maquette.common.embedded.vocabulary import is_held_out
 from maquette.common.runs.folder import Run, open_run, slug
 from maquette.common.scene.cameras import orbit
@@ -56,7 +56,6 @@ PRIORS = {
     "toybox": ("toybox", []),
     "blind": ("toybox", ["coarse.prior.tell_camera=false", "fine.prior.tell_camera=false"]),
 }
-SCORES = "known_answer.json"
 
 
 @dataclass(frozen=True)
@@ -114,21 +113,33 @@ def answer(caption: str, options: argparse.Namespace) -> Answer:
 
     def make() -> dict[str, Any]:
         began = time.perf_counter()
-        run = finished_run(caption, options)
+        finish(run)
         made = judged(run, time.perf_counter() - began)
         print(" | ".join(cells(made)), flush=True)
         return asdict(made)
 
-    said = kept(folder_of(caption, options) / SCORES, make)
+    with failing_in_one_line(caption):
+        run = opened(caption, options)
+        said = kept(run, make)
     scores = {stage: Scores(**said[stage]) for stage in ("handoff", "fine")}
     return Answer(**{**said, **scores})
 
 
 def finished_run(caption: str, options: argparse.Namespace) -> Run:
     """The finished coarse and fine stages of a caption."""
+    with failing_in_one_line(caption):
+        return finish(opened(caption, options))
+
+
+def opened(caption: str, options: argparse.Namespace) -> Run:
+    """The run of a caption, begun now or before."""
     name, settings = PRIORS.get(options.prior, (options.prior, []))
-    folder = str(folder_of(caption, options))
-    run = begin(caption, Choices(settings=[*settings, *options.settings], prior=name, out=folder))
+    choices = Choices(settings=[*settings, *options.settings], prior=name)
+    return begun(caption, folder_of(caption, options), choices)
+
+
+def finish(run: Run) -> Run:
+    """Both stages, from where they were left."""
     run_coarse(run)
     run_fine(run)
     return run

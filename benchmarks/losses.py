@@ -31,13 +31,13 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from kept import handed_over, kept
+from kept import begun, handed_over, kept
 from likeness import diversity, sharpness
 from results import table, write_section
 from torch import Tensor
 
 from maquette.coarse.train import run_coarse
-from maquette.common.begin import Choices, begin
+from maquette.common.begin import Choices
 from maquette.common.config.models import CoarseConfig, Schedule
 from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
@@ -238,8 +238,9 @@ def scale(text: str) -> tuple[str, float]:
 def outcome(job: Job, options: argparse.Namespace) -> Result | str:
     """The result of a run, which is finished and scored first if need be."""
     try:
-        run = opened(job, options)
-        found = kept(run.folder / "scores.json", lambda: scores(run, job))
+        choices = Choices(settings=settings(job, options), seed=job.seed)
+        run = begun(job.caption, place(job, options), choices)
+        found = kept(run, lambda: scores(run, job))
     except UserError as error:
         return str(error)
     return found["failure"] if "failure" in found else Result(**found)
@@ -257,18 +258,6 @@ def scores(run: Run, job: Job) -> dict[str, Any]:
 def place(job: Job, options: argparse.Namespace) -> Path:
     """The folder of a run."""
     return options.runs / job.column / job.loss / f"{slug(job.caption)}-{job.seed}"
-
-
-def opened(job: Job, options: argparse.Namespace) -> Run:
-    """The run of a job, begun or begun before; UserError if it cannot be had at all."""
-    folder, pairs = place(job, options), settings(job, options)
-    try:
-        return begin(job.caption, Choices(settings=pairs, seed=job.seed, out=str(folder)))
-    except UserError as error:
-        if folder.exists():
-            # Nothing is wrong with the loss: what lies there is of another call, or damaged.
-            raise SystemExit(f"{error}\nRemove {folder}, or give another --runs.") from None
-        raise
 
 
 def settings(job: Job, options: argparse.Namespace) -> list[str]:

@@ -12,17 +12,18 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from kept import handed_over
+from kept import begun, failing_in_one_line, handed_over, kept
 from knowledge import denoised, sample, true_views
 from likeness import diversity
 from results import table, write_section
 from torch import Tensor
 
-from maquette.common.begin import Choices, begin
+from maquette.common.begin import Choices
 from maquette.common.config.priors import PriorConfig
 from maquette.common.embedded.door import load
 from maquette.common.embedded.training.data import View, draw_caption
@@ -32,7 +33,7 @@ from maquette.common.runs.folder import Run
 from maquette.common.scene.cameras import orbit
 from maquette.common.scene.images import psnr_of_each, save_strip
 from maquette.common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
-from maquette.common.toybox.score import unlit_views
+from maquette.common.toybox.score import Scores, unlit_views
 from maquette.fine.evaluate import evaluate_run, textured
 from maquette.fine.train import first_model
 
@@ -158,7 +159,7 @@ def seeds(options: argparse.Namespace) -> None:
         looks = [seed_views(run) for run in runs]
         images = torch.stack([image for image, _ in looks])  # [4, 3, H, W, 3]
         masks = torch.stack([mask for _, mask in looks])
-        scores = [evaluate_run(run, "handoff") for run in runs]
+        scores = [seed_scores(run) for run in runs]
         f_scores = "  ".join(f"{s.f_score:.3f}" for s in scores)
         ious = "  ".join(f"{s.iou:.3f}" for s in scores)
         cells.append([name, f_scores, ious, f"{diversity(images, masks):.3f}"])
@@ -172,9 +173,14 @@ def seeds(options: argparse.Namespace) -> None:
 
 def seed_run(options: argparse.Namespace, name: str, seed: int, settings: list[str]) -> Run:
     """The finished coarse stage of one seed."""
-    folder = options.runs / f"{name}-{seed}"
-    pairs = [f"coarse.prior={options.pixel}", *settings]
-    return handed_over(begin(SEED_CAPTION, Choices(settings=pairs, seed=seed, out=str(folder))))
+    choices = Choices(settings=[f"coarse.prior={options.pixel}", *settings], seed=seed)
+    with failing_in_one_line(f"{name}, seed {seed}"):
+        return handed_over(begun(SEED_CAPTION, options.runs / f"{name}-{seed}", choices))
+
+
+def seed_scores(run: Run) -> Scores:
+    """The scores of the mesh that the hand-off made."""
+    return Scores(**kept(run, lambda: asdict(evaluate_run(run, "handoff"))))
 
 
 def seed_views(run: Run) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from benchmarks.knowledge import denoised
+from benchmarks.knowledge import denoised, sample
 from maquette.common.embedded.training.data import View
 from maquette.common.priors.base import Condition, Prior, TextEmbedding
 from maquette.common.priors.noise import cosine_schedule
@@ -20,6 +22,7 @@ class Far(Prior):
     takes_camera = True
     space = "pixel"
     resolution = 8
+    latent_shape = (3, 8, 8)
 
     def __init__(self) -> None:
         self.device = torch.device("meta")
@@ -41,9 +44,17 @@ class Far(Prior):
         return x_t
 
 
-def test_all_tensors_are_on_the_priors_device() -> None:
+def test_what_is_denoised_is_on_the_priors_device() -> None:
     prior = Far()
     found, true = denoised(prior, torch.zeros(2, 8, 8, 3), VIEWS, 0.5, told=True)
     assert found.shape == true.shape == (2, 3, 8, 8)
     assert len(prior.seen) == 4
     assert {tensor.device.type for tensor in prior.seen} == {"meta"}
+
+
+def test_what_is_sampled_is_on_the_priors_device() -> None:
+    prior: Any = Far()
+    image = sample(prior, VIEWS, steps=3)
+    assert image.shape == (2, 8, 8, 3)
+    assert len(prior.seen) == 3 * 4
+    assert {tensor.device.type for tensor in [image, *prior.seen]} == {"meta"}
