@@ -293,18 +293,27 @@ def test_a_real_process_ends_the_same_way(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["fine", "--help"], []])
-def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
-    heavy = ["torch", "numpy", "numba", "scipy", "trimesh", "nerfacc", "diffusers"]
-    if len(arguments) < 2:  # typer itself imports pydantic to read a command's options
-        heavy.append("pydantic")
+HEAVY = ["torch", "numpy", "numba", "scipy", "trimesh", "nerfacc", "diffusers"]
+
+
+def telling_loaded(
+    heavy: list[str], arguments: list[str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """The program with these arguments; its last line names the heavy modules it imported."""
     code = (
         "import atexit, sys\nfrom maquette import pipeline\n"
         f"sys.argv = ['maquette', *{arguments!r}]\n"
         f"atexit.register(lambda: print('LOADED', [m for m in {heavy!r} if m in sys.modules]))\n"
         "pipeline.main()\n"
     )
-    ended = python(code, tmp_path)
+    return python(code, folder)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["fine", "--help"], []])
+def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
+    # With a command, typer itself imports pydantic to read its options.
+    heavy = HEAVY if len(arguments) > 1 else [*HEAVY, "pydantic"]
+    ended = telling_loaded(heavy, arguments, tmp_path)
     assert ended.returncode in (0, 2), ended.stderr
     assert ended.stdout.splitlines()[-1] == "LOADED []"
     assert "Usage" in ended.stdout + ended.stderr
@@ -322,14 +331,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> Non
 def test_a_slip_is_told_before_anything_heavy_is_imported(
     tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    heavy = ["torch", "numpy", "numba", "scipy", "trimesh", "nerfacc", "diffusers"]
-    code = (
-        "import atexit, sys\nfrom maquette import pipeline\n"
-        f"sys.argv = ['maquette', *{arguments!r}]\n"
-        f"atexit.register(lambda: print('LOADED', [m for m in {heavy!r} if m in sys.modules]))\n"
-        "pipeline.main()\n"
-    )
-    ended = python(code, tmp_path)
+    ended = telling_loaded(HEAVY, arguments, tmp_path)
     assert ended.returncode == 2
     assert words in ended.stderr
     assert ended.stdout.splitlines()[-1] == "LOADED []"

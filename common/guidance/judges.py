@@ -7,7 +7,7 @@ that one view must match. A stage takes a weighted list of them and knows none b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -70,7 +70,7 @@ class Judge(Protocol):
         """Learn from the views judged last; called after the scene's own step."""
         ...
 
-    def memory_advice(self) -> object:
+    def memory_advice(self) -> AbstractContextManager[None]:
         """A context that turns running out of the device's memory into a `UserError`."""
         ...
 
@@ -116,7 +116,7 @@ class Panel:
         """All judges' advice; the first one's reaches the user."""
         with ExitStack() as stack:
             for judge, _ in reversed(self.judges.values()):
-                stack.enter_context(judge.memory_advice())  # pyright: ignore[reportArgumentType]
+                stack.enter_context(judge.memory_advice())
             yield
 
     def tensors(self) -> dict[str, Tensor]:
