@@ -64,6 +64,10 @@ class Isosurface(NamedTuple):
     faces: Tensor
     edges: Tensor
 
+    def detach(self) -> Isosurface:
+        """The same surface outside the autograd graph."""
+        return self._replace(vertices=self.vertices.detach())
+
 
 def marching_tetrahedra(vertices: Tensor, sdf: Tensor, tets: Tensor) -> Isosurface:
     """The zero surface of a piecewise linear field, differentiable in vertices and field.

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ..common.config.models import FineConfig
 from ..common.errors import UserError
 from ..common.guidance.judges import Views
-from ..common.rasterize import antialias, interpolate, rasterize, scatter_image
+from ..common.rasterize import antialias, interpolate, rasterize, scatter_image, surface_image
 from ..common.runs.loop import Learner
 from ..common.scene.cameras import Cameras
 from ..common.scene.mesh import Mesh, vertex_normals
@@ -109,10 +109,11 @@ def render_surface(
     lights: Lights,
     resolution: int,
     background: Tensor,
+    painting: bool = False,
 ) -> Views:
     """Lit, antialiased views of a surface; differentiable in shape and texture.
 
-    background: colour `[3]`.
+    background: colour `[3]`. painting: whether the views tell what they see of the surface.
     """
     vertices, faces = surface.vertices, surface.faces
     raster = rasterize(vertices, faces, cameras.mvp(), resolution, resolution)
@@ -120,11 +121,13 @@ def render_surface(
     points, normals = interpolate(attributes, raster).split(3, dim=-1)
     # The texture is a function of space: its gradient belongs to it, not to where the surface lies.
     albedo = texture(points.detach())
-    colors = shade(albedo, F.normalize(normals, dim=-1), points, lights, raster.view)
+    normals = F.normalize(normals, dim=-1)
+    colors = shade(albedo, normals, points, lights, raster.view)
     image = antialias(scatter_image(colors, raster, background), raster)
 
     def coverage() -> Tensor:
         covered = torch.ones_like(colors[:, :1])
         return antialias(scatter_image(covered, raster, background[:1] * 0.0), raster)[..., 0]
 
-    return Views(image, cameras, background, coverage)
+    seen = surface_image(points, normals, raster) if painting else None
+    return Views(image, cameras, background, coverage, seen)

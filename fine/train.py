@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 
@@ -52,18 +53,22 @@ def run_fine(run: Run) -> None:
     background = shape.background.to(device)  # frozen from here on, as in Magic3D
     judges = prepare_judges(run, FINE, device)
     learner = model.learner(config)
+    finished = functools.cache(lambda: model.surface().detach())
 
     def step(index: int) -> dict[str, float]:
+        painting = config.paint_from is not None and index >= config.paint_from
         cameras, lights = sample_views(
             config.camera, config.light, config.views, index, device, judges.group
         )
-        surface = model.surface()
+        surface = finished() if painting else model.surface()
         views = render_surface(
-            surface, model.texture, cameras, lights, config.resolution, background
+            surface, model.texture, cameras, lights, config.resolution, background, painting
         )
         with judges.memory_advice():
             judged = judges(views, index)
-            loss = judged.loss + regularizers(surface, model.sdf.value, config, index)
+            loss = judged.loss
+            if not painting:
+                loss = loss + regularizers(surface, model.sdf.value, config, index)
             learner.descend(loss, index, config.steps)
             judges.learn()
         return {"loss": float(loss.detach()), **judged.watch}

@@ -169,6 +169,17 @@ def test_another_prompt_makes_a_new_run_of_the_same_coarse_stage(
     assert paths[0] == str(Path("runs/a-blue-mushroom/export/a-blue-mushroom.obj"))
 
 
+def test_painting_leaves_the_shape_as_it_is(maquette, small_run: Path, tmp_path: Path) -> None:
+    maquette("fine", str(small_run), "--out", str(tmp_path / "run"), "--set", "fine.paint_from=2")
+    folder = tmp_path / "run" / "fine"
+    painted, last = (read_tensors(folder / f"step-00000{step}.safetensors") for step in (4, 6))
+    assert not torch.equal(read_first(folder).distance, painted["sdf/value"])
+    for name in ("sdf/value", "offset/value"):
+        assert torch.equal(painted[name], last[name])
+    table = "texture/field.grid.tables"
+    assert not torch.equal(painted[table], last[table])
+
+
 def test_fine_of_a_finished_run_does_nothing(maquette, copy: Path) -> None:
     before = contents(copy)
     assert maquette("fine", str(copy)) == [str(copy)]

@@ -153,6 +153,9 @@ class FineConfig(StageConfig):
     """Another prompt than the coarse stage's: Magic3D's prompt-based editing (sec. 5)."""
     steps: Count = 3000
     resolution: Annotated[int, Field(ge=64)] = 512
+    paint_from: Annotated[int, Field(ge=0)] | None = None
+    """Step from which the shape stays as it is and only the texture learns; a prior that can be
+    told which surface it paints is told it from there on."""
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()
     camera: CameraConfig = CameraConfig(fovy=(30.0, 45.0))

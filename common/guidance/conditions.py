@@ -7,7 +7,8 @@ of the object and where it was taken from is another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -37,6 +38,17 @@ class Rows:
     def __post_init__(self) -> None:
         if bool(self.repelled) != (self.weights is not None):
             raise ValueError("weights: expected [n, B] with repelled, and none without")
+
+    def on(self, surface: Tensor) -> Rows:
+        """The same conditions, all told the surface of the views, `[B, 7, h, w]`."""
+        told = partial(replace, surface=surface)
+        return Rows(
+            told(self.wanted),
+            told(self.empty),
+            None if self.negative is None else told(self.negative),
+            tuple(told(condition) for condition in self.repelled),
+            self.weights,
+        )
 
     def __getitem__(self, name: RowName) -> Condition:
         condition = {"wanted": self.wanted, "empty": self.empty, "negative": self.negative}[name]

@@ -27,13 +27,16 @@ class Views:
 
     image: `[B, H, W, 3]` in [0, 1]. cameras: B. backdrop: what is seen where the object doesn't
     stop the view, `[3]` or `[B, H, W, 3]`. coverage: gives the opacity; it is asked once, and only
-    if a judge wants to know.
+    if a judge wants to know. surface: what the views see of a surface that is being painted,
+    `[B, H, W, 7]` (`rasterize.surface_image`); None while its shape is still at stake, or a prior
+    that is told it would take any shape for the right one.
     """
 
     image: Tensor
     cameras: Cameras
     backdrop: Tensor
     coverage: Callable[[], Tensor]
+    surface: Tensor | None = None
 
     @cached_property
     def opacity(self) -> Tensor:

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..losses import Distillation
 from ..options import steps_of
 from ..priors.base import Prior
+from ..priors.camera_features import at_grid
 from ..schedules import step_schedule, timestep_range
 from .ask import Ask
 from .conditions import Conditioner, Rows
@@ -71,6 +72,8 @@ class ScoreDistillation:
         t = self.timesteps(step, count).to(x.device)
         noise = torch.randn(x.shape).to(x)
         rows = self.conditioner.rows(views.cameras)
+        if views.surface is not None and self.prior.takes_surface:
+            rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
         gradient = self.gradient(x, views, t, noise, rows, step)
         terms = [(x, gradient[0])]
         if gradient[1] is not None:

@@ -84,12 +84,14 @@ class Condition:
     """What a prior is told about each of B views.
 
     text: B rows. cameras: the views' own, or None where they aren't told. reference: pictures of
-    the object, for priors that know what to do with them.
+    the object; surface: what the views see of one that is to be painted, `[B, 7, h, w]` at the
+    resolution of x (see `camera_features.BUFFER`); both for priors that know what to do with them.
     """
 
     text: TextEmbedding
     cameras: Cameras | None = None
     reference: Reference | None = None
+    surface: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -99,23 +101,27 @@ class Condition:
         index = torch.tensor(list(rows))
         cameras = None if self.cameras is None else _rows(self.cameras, index)
         reference = None if self.reference is None else self.reference.select(index)
-        return Condition(self.text.select(rows), cameras, reference)
+        surface = None if self.surface is None else self.surface[index.to(self.surface.device)]
+        return Condition(self.text.select(rows), cameras, reference, surface)
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
         """The rows of several conditions, one after the other.
 
-        Raises ValueError if some of them tell a camera, or a reference, and others don't.
+        Raises ValueError if some of them tell a camera, a reference or a surface and others don't.
         """
         cameras = [part.cameras for part in parts if part.cameras is not None]
         references = [part.reference for part in parts if part.reference is not None]
-        for name, found in (("cameras", cameras), ("reference", references)):
+        surfaces = [part.surface for part in parts if part.surface is not None]
+        told = {"cameras": cameras, "reference": references, "surface": surfaces}
+        for name, found in told.items():
             if found and len(found) != len(parts):
                 raise ValueError(f"{name}: expected in all of {len(parts)} parts or in none")
         return Condition(
             TextEmbedding.cat([part.text for part in parts]),
             Cameras.cat(cameras) if cameras else None,
             Reference.cat(references) if references else None,
+            torch.cat(surfaces) if surfaces else None,
         )
 
 
@@ -131,6 +137,7 @@ class Prior(ABC):
         resolution: height and width in pixels of the images `encode_image` takes.
         takes_camera: whether it makes use of a condition's cameras.
         takes_reference: whether it makes use of a condition's reference.
+        takes_surface: whether it makes use of a condition's surface.
         group: how many views of one object it denoises jointly: rows come in runs of so many,
             views of one elevation, evenly around the object, all at one timestep.
         schedule: the noise levels.
@@ -140,6 +147,7 @@ class Prior(ABC):
     resolution: int
     takes_camera: bool
     takes_reference: bool = False
+    takes_surface: bool = False
     group: int = 1
     schedule: NoiseSchedule
 

@@ -1,10 +1,10 @@
-"""What the embedded networks are told beside text and time: cameras, a reference image, rays.
+"""What the embedded networks are told beside text and time: cameras, a reference image, a surface.
 
 A U-Net built with `class_embed_type="projection"` and 22 inputs adds a small network of them to its
 time embedding: twelve numbers of the view's camera, ten of where it lies as seen from the camera of
-a reference image. All zeros stand for "not told". Further input channels hold that image and a map
-of the view's rays, so that a convolution knows where in space it looks. U-Nets with twelve inputs
-and no further channels are told the camera alone.
+a reference image. All zeros stand for "not told". Further input channels hold that image, and the
+surface that is to be painted: where in space each pixel of it lies, as a depth ControlNet is told.
+U-Nets with twelve inputs and no further channels are told the camera alone.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ HARMONICS = 3
 FEATURES = 4 * HARMONICS
 RELATIVE = 2 * HARMONICS + 4
 LABELS = FEATURES + RELATIVE
-PERIODS = (0.6, 0.3)
-"""World units after which the waves of `ray_map` repeat; the toybox's stripes do after 0.3."""
-RAYS = 6 + 6 * len(PERIODS)
+BUFFER = 7
+"""Channels of a surface: whether a pixel sees it, its unit normal, the point (world units)."""
+PERIODS = (0.6, 0.4, 0.3)
+"""World units after which the waves of `surface_map` repeat; stripes do after 0.3, checks 0.4."""
+SURFACE = BUFFER + 6 * len(PERIODS)
 
 
 def camera_features(cameras: Cameras) -> Tensor:
@@ -52,29 +54,57 @@ def relative_features(cameras: Cameras, reference: Cameras) -> Tensor:
     return torch.cat([turn.sin(), turn.cos(), torch.stack(heights, dim=-1)], dim=-1)
 
 
-def ray_map(cameras: Cameras, side: int) -> Tensor:
-    """The rays of a view's `side` x `side` pixels, `[B, RAYS, side, side]`.
+def surface_map(surface: Tensor) -> Tensor:
+    """What a network is told of surfaces `[B, BUFFER, h, w]`: `[B, SURFACE, h, w]`.
 
-    Channels: of each ray the point nearest to the origin (world units, 3), its unit direction (3),
-    and sines and cosines of that point's coordinates over each of `PERIODS`.
+    The surfaces themselves, then sines and cosines of the points' coordinates over each of
+    `PERIODS`; zeros where there is none.
     """
-    origins, directions = cameras.rays(side, side)
-    along = (origins * directions).sum(dim=-1, keepdim=True)
-    nearest = origins - along * directions
-    waves = [2.0 * math.pi / period * nearest for period in PERIODS]
-    parts = [nearest, directions, *(f for w in waves for f in (w.sin(), w.cos()))]
-    return torch.cat(parts, dim=-1).permute(0, 3, 1, 2)
+    covered, points = surface[:, :1], surface[:, 4:]
+    waves = [2.0 * math.pi / period * points for period in PERIODS]
+    return torch.cat([surface, *(covered * f for w in waves for f in (w.sin(), w.cos()))], dim=1)
+
+
+def turned(surface: Tensor, angle: Tensor) -> Tensor:
+    """Surfaces `[B, BUFFER, h, w]` turned about Z by angles `[B]` (radians)."""
+    covered, rest = surface[:, :1], surface[:, 1:]
+    c, s = angle.cos(), angle.sin()
+    zero, one = torch.zeros_like(c), torch.ones_like(c)
+    rows = [torch.stack(row, dim=-1) for row in ((c, -s, zero), (s, c, zero), (zero, zero, one))]
+    rotation = torch.stack(rows, dim=1)  # [B, 3, 3]
+    vectors = rest.unflatten(1, (2, 3))
+    return torch.cat(
+        [covered, torch.einsum("bij,bkjhw->bkihw", rotation, vectors).flatten(1, 2)], 1
+    )
+
+
+def at_grid(surface: Tensor, height: int, width: int) -> Tensor:
+    """Surfaces as views have them, `[B, H, W, BUFFER]`, at the middles of h x w cells.
+
+    Returns `[B, BUFFER, h, w]`; nothing is averaged, for a mean of two points lies on neither.
+    """
+    middles = [
+        ((torch.arange(n, device=surface.device) + 0.5) * size / n).long()
+        for n, size in ((height, surface.shape[1]), (width, surface.shape[2]))
+    ]
+    return surface[:, middles[0]][:, :, middles[1]].permute(0, 3, 1, 2)
 
 
 def told_inputs(
-    side: int, cameras: Cameras, told: Tensor, views: Cameras, reference: Cameras, related: Tensor
+    surface: Tensor,
+    cameras: Cameras,
+    told: Tensor,
+    views: Cameras,
+    reference: Cameras,
+    related: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Class labels `[B, LABELS]` and ray maps `[B, RAYS, side, side]` of B views.
+    """Class labels `[B, LABELS]` and surface maps `[B, SURFACE, h, w]` of B views.
 
-    cameras: of the views; told: `[B]`, 1 where they are told, else 0. views, reference: cameras of
-    the views and of the reference images in one frame; related: `[B]`, whether their relation is
-    told. The rays are those of the camera; where only the relation is told, of a world turned so
-    that the reference looks from azimuth 0; zeros where neither is.
+    surface: `[B, BUFFER, h, w]`, zeros where it isn't told. cameras: of the views; told: `[B]`, 1
+    where they are told, else 0. views, reference: cameras of the views and of the reference images
+    in one frame; related: `[B]`, whether their relation is told. The surface is told in the
+    camera's frame; where only the relation is told, in a world turned so that the reference looks
+    from azimuth 0; not at all where neither is.
     """
     labels = torch.cat(
         [
@@ -83,15 +113,9 @@ def told_inputs(
         ],
         dim=-1,
     )
-    turned = views.azimuth - reference.azimuth
-    seen = Cameras(
-        torch.where(told > 0, cameras.azimuth, turned),
-        torch.where(told > 0, cameras.elevation, views.elevation),
-        torch.where(told > 0, cameras.distance, views.distance),
-        torch.where(told > 0, cameras.fovy, views.fovy),
-    )
+    seen = turned(surface, torch.where(told > 0, 0.0 * told, -reference.azimuth))
     known = torch.maximum(told, related)
-    return labels, ray_map(seen, side) * known[:, None, None, None]
+    return labels, surface_map(seen * known[:, None, None, None])
 
 
 def reads_camera(config: Mapping[str, Any]) -> bool:
@@ -102,11 +126,11 @@ def reads_camera(config: Mapping[str, Any]) -> bool:
 
 
 def reads_reference(config: Mapping[str, Any]) -> bool:
-    """Whether a U-Net also takes a reference image and rays as further input channels."""
+    """Whether a U-Net also takes a reference image and a surface as further channels."""
     return (
         reads_camera(config)
         and config.get("projection_class_embeddings_input_dim") == LABELS
-        and config.get("in_channels") == 2 * config.get("out_channels", 0) + RAYS
+        and config.get("in_channels") == 2 * config.get("out_channels", 0) + SURFACE
     )
 
 
@@ -115,14 +139,15 @@ def unet_inputs(
     x_t: Tensor,
     cameras: Cameras | None = None,
     reference: Reference | None = None,
+    surface: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """What a U-Net of this diffusers configuration takes for `x_t` `[B, C, h, w]`, and its labels.
 
-    cameras: of the views, None for not told. reference: for networks that take none it plays no
-    part. A U-Net that can't be told the camera takes `x_t` as it is.
+    cameras: of the views, None for not told. reference, surface: for networks that take none they
+    play no part. A U-Net that can't be told the camera takes `x_t` as it is.
     """
     if reads_reference(config):
-        return with_reference(x_t, cameras, reference)
+        return with_reference(x_t, cameras, reference, surface)
     if not reads_camera(config):
         return x_t, None
     if cameras is None:
@@ -131,18 +156,24 @@ def unet_inputs(
 
 
 def with_reference(
-    x_t: Tensor, cameras: Cameras | None, reference: Reference | None
+    x_t: Tensor,
+    cameras: Cameras | None,
+    reference: Reference | None,
+    surface: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The input `[B, 2C + RAYS, h, w]` and the class labels of a U-Net that `reads_reference`.
+    """The input `[B, 2C + SURFACE, h, w]` and the class labels of a U-Net that `reads_reference`.
 
     x_t: `[B, C, h, w]`. cameras: of the views, or None if they aren't told. reference: pictures of
-    the object, or None. What isn't told is zeros.
+    the object, or None. surface: what of it the views see, `[B, BUFFER, h, w]`, or None. What isn't
+    told is zeros.
     """
     one = torch.ones(len(x_t), device=x_t.device)
     none = torch.zeros_like(one)
     nowhere = Cameras(none, none, one, one)
-    labels, rays = told_inputs(
-        x_t.shape[-1],
+    if surface is None:
+        surface = torch.zeros(len(x_t), BUFFER, *x_t.shape[-2:], device=x_t.device)
+    labels, painted = told_inputs(
+        surface.to(x_t.device),
         nowhere if cameras is None else cameras.to(x_t.device),
         none if cameras is None else one,
         nowhere if reference is None else reference.views.to(x_t.device),
@@ -150,4 +181,4 @@ def with_reference(
         none if reference is None else one,
     )
     picture = torch.zeros_like(x_t) if reference is None else reference.x.to(x_t)
-    return torch.cat([x_t, picture, rays.to(x_t)], dim=1), labels.to(x_t)
+    return torch.cat([x_t, picture, painted.to(x_t)], dim=1), labels.to(x_t)

@@ -30,7 +30,7 @@ class LatentUNetPrior(PretrainedPrior):
         self.schedule, kind = diffusion_schedule(loaded.pipeline.scheduler)
         super().__init__(loaded, unet, kind)
         channels = vae.config.latent_channels
-        self.takes_reference = reads_reference(unet.config)
+        self.takes_reference = self.takes_surface = reads_reference(unet.config)
         takes = channels if self.takes_reference else unet.config.in_channels
         if (takes, unet.config.out_channels) != (channels, channels):
             raise UserError(
@@ -52,7 +52,11 @@ class LatentUNetPrior(PretrainedPrior):
     def denoise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """`predict_noise` inside the autograd graph."""
         x, labels = unet_inputs(
-            self.denoiser.config, x_t.to(self.dtype), condition.cameras, condition.reference
+            self.denoiser.config,
+            x_t.to(self.dtype),
+            condition.cameras,
+            condition.reference,
+            condition.surface,
         )
         output = self.denoiser(
             x,

@@ -31,7 +31,7 @@ class PixelUNetPrior(PretrainedPrior):
         unet = loaded.pipeline.unet
         self.schedule, kind = diffusion_schedule(loaded.pipeline.scheduler)
         super().__init__(loaded, unet, kind)
-        self.takes_reference = reads_reference(unet.config)
+        self.takes_reference = self.takes_surface = reads_reference(unet.config)
         takes = 3 if self.takes_reference else unet.config.in_channels
         if takes != 3 or unet.config.out_channels not in (3, 6):
             raise UserError(
@@ -71,7 +71,11 @@ class PixelUNetPrior(PretrainedPrior):
         """`predict_noise` inside the autograd graph."""
         states = condition.text.tensors["states"]
         x, labels = unet_inputs(
-            self.denoiser.config, x_t.to(self.dtype), condition.cameras, condition.reference
+            self.denoiser.config,
+            x_t.to(self.dtype),
+            condition.cameras,
+            condition.reference,
+            condition.surface,
         )
         output = self.denoiser(
             x,

@@ -7,7 +7,7 @@ Differentiable Rendering".
 """
 
 from .antialias import antialias
-from .interpolate import Raster, interpolate, rasterize, scatter_image
+from .interpolate import Raster, interpolate, rasterize, scatter_image, surface_image
 from .visibility import visible_faces
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "interpolate",
     "rasterize",
     "scatter_image",
+    "surface_image",
     "visible_faces",
 ]

@@ -191,6 +191,16 @@ def scatter_image(values: Tensor, raster: Raster, background: Tensor) -> Tensor:
     return image.view(batch, height, width, channels)
 
 
+@torch.no_grad()
+def surface_image(points: Tensor, normals: Tensor, raster: Raster) -> Tensor:
+    """What views see of a surface, `[B, H, W, 7]`: whether anything, its unit normal, the point.
+
+    points, normals: of the covered pixels, `[P, 3]`. Zeros elsewhere, and outside the graph.
+    """
+    values = torch.cat([torch.ones_like(points[:, :1]), normals, points], dim=-1)
+    return scatter_image(values, raster, values.new_zeros(values.shape[1]))
+
+
 def gather_rows(table: Tensor, index: Tensor) -> Tensor:
     """Rows of a table, `[N, C]` at int64 `[M]` to `[M, C]`.
 

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..rasterize import Raster, antialias, interpolate, rasterize, scatter_image
+from ..rasterize import (
+    Raster,
+    antialias,
+    interpolate,
+    rasterize,
+    scatter_image,
+    surface_image,
+)
 from ..scene.cameras import Cameras
 from ..scene.shading import headlights, shade
 from .objects import ToyObject
@@ -55,6 +62,15 @@ def albedo_views(
     """Unlit views `[B, H, W, 3]` of a toy and their silhouettes, bool `[B, H, W]`."""
     raster, _, albedo = _surface(toy, cameras, resolution)
     return _compose(toy, albedo, raster, backdrop), raster.face_index >= 0
+
+
+@torch.no_grad()
+def surface_views(toy: ToyObject, cameras: Cameras, resolution: int) -> Tensor:
+    """What the views see of a toy's surface: `[B, H, W, 7]`, see `surface_image`."""
+    mesh = toy.mesh
+    raster = rasterize(mesh.vertices, mesh.faces, cameras.mvp(), resolution, resolution)
+    normals = F.normalize(interpolate(toy.normals, raster), dim=-1)
+    return surface_image(interpolate(mesh.vertices, raster), normals, raster)
 
 
 def _surface(

@@ -59,6 +59,7 @@ class Speaking(Prior):
 
     def __init__(self) -> None:
         self.cameras: list[Cameras | None] = []
+        self.surfaces: list[Tensor | None] = []
 
     def encode_text(self, prompts):
         voices = torch.stack([voice(p, (3, 4, 4)) for p in prompts])
@@ -69,6 +70,7 @@ class Speaking(Prior):
 
     def predict_noise(self, x_t, t, condition):
         self.cameras.append(condition.cameras)
+        self.surfaces.append(condition.surface)
         return condition.text.tensors["voice"] * (1.0 + t.reshape(-1, 1, 1, 1) / 100.0)
 
 
@@ -169,6 +171,25 @@ def test_a_prior_is_told_the_camera_only_if_asked() -> None:
         look(judge_of(prior, told=told), torch.rand(3, 4, 4, 3), THREE, 0)
         assert all((camera is not None) == told for camera in prior.cameras)
         assert prior.cameras
+
+
+def test_a_prior_is_told_the_surface_it_paints_if_it_knows_what_to_do_with_it() -> None:
+    surface = torch.rand(3, 8, 8, 7)
+    views = replace(views_of(torch.zeros(3, 4, 4, 3), THREE), surface=surface)
+    for takes in (True, False):
+        prior = Speaking()
+        prior.takes_surface = takes
+        judge = judge_of(prior, told=True, guidance_scale=2.0)
+        judge(views, 0)
+        judge(replace(views, surface=None), 0)
+        told, untold = prior.surfaces
+        assert untold is None
+        if not takes:
+            assert told is None
+            continue
+        assert told is not None
+        expected = surface[:, 1::2, 1::2].permute(0, 3, 1, 2)
+        assert torch.equal(told, torch.cat([expected, expected]))  # with the text and without
 
 
 def test_gradients_are_clipped_by_the_schedule_of_the_step() -> None:

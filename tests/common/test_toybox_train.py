@@ -38,10 +38,11 @@ from maquette.common.embedded.vocabulary import HELD_OUT_COLORS, HELD_OUT_PATTER
 from maquette.common.errors import UserError
 from maquette.common.priors.base import Condition, Reference
 from maquette.common.priors.camera_features import (
+    BUFFER,
     LABELS,
-    RAYS,
+    SURFACE,
     camera_features,
-    ray_map,
+    surface_map,
     with_reference,
 )
 from maquette.common.runs.checkpoints import checkpoint_path, read_tensors, steps_on_disk
@@ -49,9 +50,10 @@ from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.scene.images import save_png
 from maquette.common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, VIEWS, Caption
 from maquette.common.toybox.objects import build
-from maquette.common.toybox.studio import photograph
+from maquette.common.toybox.studio import photograph, surface_views
 
 STEPS, CUT = 10, 5
+VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 COMMON = [
     *("text_width=16", "text_layers=1", "eval_views=2", "sample_steps=1", "log_every=2"),
     *("checkpoint_minutes=0", "publish_minutes=60", "warmup=3", "instances=2"),
@@ -220,11 +222,16 @@ def test_the_prior_speaks_as_the_network_was_trained(
         poses = torch.zeros(2, 8)
         poses[:, 0], poses[:, 1] = cameras.azimuth, cameras.elevation
         poses[:, 2], poses[:, 5] = cameras.fovy, 1.0
-        v = net.eval()(x, t, ids, torch.zeros_like(x), poses)
+        surface = surface_views(build("a red mushroom"), cameras, x.shape[-1])
+        surface = surface.permute(0, 3, 1, 2)
+        v = net.eval()(x, t, ids, torch.zeros_like(x), poses, surface)
     alpha, sigma = prior.schedule.at(t)
     expected = sigma * x + alpha * v
-    found = prior.predict_noise(x, t, Condition(prior.encode_text(texts), cameras))
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    condition = Condition(prior.encode_text(texts), cameras, surface=surface)
+    assert prior.takes_surface
+    torch.testing.assert_close(prior.predict_noise(x, t, condition), expected, atol=2e-5, rtol=1e-4)
+    untold = prior.predict_noise(x, t, replace(condition, surface=None))
+    assert float((untold - expected).abs().max()) > 1e-3
 
 
 def test_the_prior_computes_as_it_was_trained(trained: dict[str, Path], cameras: Cameras) -> None:
@@ -357,6 +364,16 @@ def test_an_autoencoder_is_kept_for_the_whole_training(
         run("pixel", tmp_path / "new", other)
 
 
+def test_a_latent_prior_lends_its_autoencoder(trained: dict[str, Path], tmp_path: Path) -> None:
+    run("latent", tmp_path, trained["latent"] / "model", 1)
+    check_version(tmp_path / "vae")
+    again = run("latent", tmp_path, None, 2)  # goes on with its own
+    theirs, ours = (
+        load_file(f / "vae" / VAE_WEIGHTS) for f in (trained["latent"] / "model", again)
+    )
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -442,7 +459,12 @@ def test_the_camera_is_told_or_the_text_names_the_view() -> None:
 
 def test_a_batch_is_a_function_of_its_number_and_shows_what_it_says() -> None:
     settings = config(
-        batch=6, resolution=32, camera_dropout=0.0, caption_dropout=0.0, reference_share=0.0
+        batch=6,
+        resolution=32,
+        camera_dropout=0.0,
+        caption_dropout=0.0,
+        reference_share=0.0,
+        surface_share=1.0,
     )
     first, again = data.Views(settings)[3], data.Views(settings)[3]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -455,9 +477,12 @@ def test_a_batch_is_a_function_of_its_number_and_shows_what_it_says() -> None:
         truth = photograph(build(view.caption, view.instance), cameras, 32)[0]
         shown = first.images[row].float() / 255.0
         assert float((shown - truth).abs().max()) <= 0.51 / 255
-        labels, rays = data.Poses.of(first.poses[row : row + 1]).inputs(8)
+        surface = first.surfaces[row : row + 1].float()
+        labels, painted = data.Poses.of(first.poses[row : row + 1]).inputs(surface)
         torch.testing.assert_close(labels[:, :12], camera_features(cameras))
-        torch.testing.assert_close(rays, ray_map(cameras, 8))
+        torch.testing.assert_close(painted, surface_map(surface))
+        seen = surface_views(build(view.caption, view.instance), cameras, 32).permute(0, 3, 1, 2)
+        torch.testing.assert_close(surface, seen, atol=1e-3, rtol=0)
         said = len(view.caption.text.split()) + 1  # a view's name may follow
         assert first.ids[row].tolist()[:said] == token_ids(view.caption.text)[:said]
     assert float(first.unit().min()) >= -1.0
@@ -468,12 +493,36 @@ def test_a_batch_is_a_function_of_its_number_and_shows_what_it_says() -> None:
 
 def test_a_camera_that_is_not_told_is_zeros() -> None:
     for dropout in (0.0, 1.0):
-        batch = data.Views(config(batch=8, camera_dropout=dropout, reference_share=0.0))[0]
-        labels, rays = data.Poses.of(batch.poses).inputs(4)
+        blind = {"camera_dropout": dropout, "reference_share": 0.0, "surface_share": 1.0}
+        batch = data.Views(config(batch=8, **blind))[0]
+        labels, painted = data.Poses.of(batch.poses).inputs(batch.surfaces.float())
         assert labels.shape == (8, LABELS)
-        assert rays.shape == (8, RAYS, 4, 4)
-        assert bool(labels.any()) == bool(rays.any()) == (dropout == 0.0)
+        assert painted.shape == (8, SURFACE, 16, 16)
+        told = [bool(part.any()) for part in (labels, painted, batch.surfaces)]
+        assert told == [dropout == 0.0] * 3
         assert not labels[:, 12:].any()
+
+
+def test_half_of_the_views_come_with_their_surface() -> None:
+    batch = data.Views(config(batch=200, camera_dropout=0.0))[0]
+    shown = batch.surfaces[:, 0].flatten(1).any(dim=1).float().mean()
+    assert 0.4 < float(shown) < 0.6
+    none = data.Views(config(batch=20, surface_share=0.0))[0].surfaces
+    assert none.shape == (20, BUFFER, 16, 16)
+    assert not none.any()
+
+
+def test_a_surface_that_is_shaken_stays_near_the_true_one() -> None:
+    settings = config(batch=16, resolution=32, surface_share=1.0, camera_dropout=0.0)
+    true = data.Views(settings)[0].surfaces.float()
+    still = diffusion.shaken(true, 0.0, torch.Generator().manual_seed(1))
+    moved = diffusion.shaken(true, 0.04, torch.Generator().manual_seed(1))
+    shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    assert any(torch.equal(still, true.roll(shift, dims=(2, 3))) for shift in shifts)
+    assert torch.equal(moved[:, :4], still[:, :4])
+    error = (moved[:, 4:] - still[:, 4:]).abs()
+    assert 0.02 < float(error.max()) <= 0.04
+    assert not error[(still[:, :1] == 0).expand_as(error)].any()
 
 
 def test_reference_images_are_of_the_same_toy_before_white() -> None:
@@ -497,7 +546,7 @@ def test_reference_images_are_of_the_same_toy_before_white() -> None:
         toy = build(view.caption, view.instance)
         truth = photograph(toy, camera, 32, backdrop=(1.0, 1.0, 1.0))[0]
         assert float((image / 255.0 - truth).abs().max()) <= 0.51 / 255
-    labels, _ = pose.inputs(4)
+    labels, _ = pose.inputs(batch.surfaces.float())
     related = labels[:, 12:].any(dim=1)
     assert not related[~shown].any()
     assert related[shown].float().mean() > 0.6
@@ -520,8 +569,9 @@ def test_a_network_begun_with_one_of_before_forgets_nothing() -> None:
         told = {"class_labels": camera_features(cameras)}
         known: Any = before
         expected = known(x, t, encoder_hidden_states=states, **told).sample
-        turned = orbit(2, elevation_deg=40.0)
-        seen, labels = with_reference(x, cameras, Reference(picture, turned, cameras))
+        other = orbit(2, elevation_deg=40.0)
+        surface = torch.randn(2, BUFFER, 64, 64, generator=generator)
+        seen, labels = with_reference(x, cameras, Reference(picture, other, cameras), surface)
         unet: Any = net.unet
         found = unet(seen, t, encoder_hidden_states=states, class_labels=labels).sample
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -592,7 +642,9 @@ def test_a_network_that_knows_the_image_has_no_velocity_error() -> None:
     errors = diffusion.velocity_errors(
         Oracle(),  # pyright: ignore[reportArgumentType]
         schedule,
-        diffusion.Examples(x, torch.zeros(4, 16), torch.zeros(4, 8), torch.zeros_like(x)),
+        diffusion.Examples(
+            x, torch.zeros(4, 16), torch.zeros(4, 8), x * 0, torch.zeros(4, 7, 16, 16)
+        ),
         torch.tensor([1, 400, 700, 998]),
         torch.Generator().manual_seed(0),
         settings,
@@ -636,22 +688,25 @@ def test_sampling_with_a_network_that_knows_the_images_is_guided_beyond_them() -
     task.average = Oracle()
     ids = torch.tensor([token_ids("a red mushroom")] * 2)
     guided = 0.5 * x + diffusion.GUIDANCE * (x - 0.5 * x)
-    torch.testing.assert_close(task.sample(ids, torch.zeros(2, 8)), guided, atol=1e-3, rtol=0)
+    found = task.sample(ids, torch.zeros(2, 8), torch.zeros(2, BUFFER, 16, 16))
+    torch.testing.assert_close(found, guided, atol=1e-3, rtol=0)
 
 
 def test_memory_keeps_the_newest_and_comes_back() -> None:
     def numbered(rows: Tensor) -> diffusion.Examples:
         column = rows[:, None]
-        return diffusion.Examples(column.float(), column, column.float(), column.float())
+        values = column.float()
+        return diffusion.Examples(values, column, values, values, values)
 
     memory = diffusion.Memory(4)
     for first in (0, 3):
         memory.add(numbered(torch.arange(first, first + 3)))
     noise = torch.Generator().manual_seed(0)
-    x, ids, poses, reference = memory.draw(200, noise)
+    x, ids, poses, reference, surface = memory.draw(200, noise)
     assert sorted(set(ids[:, 0].tolist())) == [2, 3, 4, 5]
     assert torch.equal(x, poses)
     assert torch.equal(x, reference)
+    assert torch.equal(x, surface)
     assert torch.equal(x.long(), ids)
     again = diffusion.Memory(4)
     again.load(memory.tensors(), torch.device("cpu"))

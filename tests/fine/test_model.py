@@ -230,6 +230,21 @@ def test_the_texture_s_gradient_is_its_own_and_shading_s_is_the_shape_s() -> Non
     assert float(paint.abs().max()) > 0.0
 
 
+def test_views_of_what_is_painted_tell_where_the_surface_lies() -> None:
+    cameras, one = orbit(2), model()
+    surface, lights = one.surface(), headlights(cameras.position, 0.3)
+    drawn = (surface, one.texture, cameras, lights, SIZE, BLACK)
+    assert render_surface(*drawn).surface is None
+    seen = render_surface(*drawn, painting=True).surface
+    assert seen is not None
+    assert not seen.requires_grad
+    covered, normals, points = seen.split((1, 3, 3), dim=-1)
+    on = covered[..., 0] > 0
+    # On a ball the normal is the point's own direction.
+    torch.testing.assert_close(normals[on], points[on] / RADIUS, atol=0.1, rtol=0)
+    assert not points[~on].any()
+
+
 def test_views_know_their_opacity_and_can_be_put_before_something_else() -> None:
     cameras, one = orbit(2), model()
     surface, lights = one.surface(), headlights(cameras.position, 0.3)

@@ -6,6 +6,7 @@ The pixel prior sees 64 px and guides the coarse stage. The latent one guides th
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,10 +19,12 @@ from ...device import pick_device
 from ...errors import UserError
 from ...files import sole_writer
 from ...runs.loop import deterministic
-from ..version import check_version
+from ..names import VERSION_FILE
+from ..version import check_version, write_version
 from .settings import TrainConfig, save_settings, settings_for
 
 OWN_VAE = "vae"
+VAE_CONFIG = "vae/config.json"
 
 
 def train_prior(
@@ -39,7 +42,8 @@ def train_prior(
 
     kind: pixel, vae or latent. out: the training's folder; `runs/prior-KIND` by default.
     minutes, images: the budget, one of the two; what was trained before counts.
-    vae: for latent, the autoencoder's diffusers folder or the folder of its training.
+    vae: for latent, the autoencoder's diffusers folder, the folder of its training, or a latent
+        prior whose autoencoder is taken.
     begin: for a new training of pixel or latent, a diffusers folder (or the folder of a training)
         whose weights it begins with, where their shapes are the same: what a pixel prior knows of
         the toybox serves a latent one, and what one for smaller images knows, a larger one.
@@ -110,6 +114,10 @@ def _given_autoencoder(folder: Path, given: str | None) -> Path | None:
     Raises UserError if there is neither, or if it is of another toybox.
     """
     if given is not None:
+        pipeline = Path(given).expanduser()
+        if (pipeline / VAE_CONFIG).is_file():
+            check_version(pipeline)
+            return pipeline / OWN_VAE
         source = _model_of(given, "config.json", "--vae")
         check_version(source)
         return source
@@ -163,4 +171,11 @@ def _adopt(source: Path, own: Path) -> None:
     part = own.with_name(".vae.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
+    if not (part / VERSION_FILE).is_file():  # that of a latent prior, whose own file answers for it
+        write_version(part, _training_of(source.parent))
     os.replace(part, own)
+
+
+def _training_of(folder: Path) -> dict[str, Any]:
+    """What a folder of weights says of how they were made."""
+    return json.loads((folder / VERSION_FILE).read_text("utf-8"))["training"]

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...priors.camera_features import told_inputs
+from ...priors.camera_features import BUFFER, told_inputs
 from ...scene.cameras import Cameras, window_matrix
 from ...scene.view_words import view_phrase
 from ...toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
 from ...toybox.objects import ToyObject, build
 from ...toybox.patterns import Pattern
-from ...toybox.studio import BACKDROP, WHITE, Color, photograph
+from ...toybox.studio import BACKDROP, WHITE, Color, photograph, surface_views
 from ..vocabulary import is_held_out, token_ids
 from .settings import TrainConfig
 
@@ -41,13 +41,16 @@ class Batch(NamedTuple):
 
     images: uint8 `[N, H, W, 3]`. ids: the tokens of the texts, int64 `[N, 16]`.
     poses: float32 `[N, 8]`; see `Poses`. references: uint8 `[M, H, W, 3]`, the reference images of
-    the M rows whose pose has one, in order; none for autoencoders.
+    the M rows whose pose has one, in order. surfaces: float16 `[N, BUFFER, h, w]`, what is told of
+    the toy's surface at the network's resolution, zeros where it isn't told. Neither for
+    autoencoders.
     """
 
     images: Tensor
     ids: Tensor
     poses: Tensor
     references: Tensor
+    surfaces: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -85,12 +88,12 @@ class Poses(NamedTuple):
         """From the columns of a table `[N, 8]`."""
         return Poses(*table.unbind(dim=-1))
 
-    def inputs(self, side: int) -> tuple[Tensor, Tensor]:
-        """Class labels and ray maps of the views; see `told_inputs`."""
+    def inputs(self, surface: Tensor) -> tuple[Tensor, Tensor]:
+        """Class labels and maps of the surfaces `[N, BUFFER, h, w]`; see `told_inputs`."""
         distance = torch.full_like(self.azimuth, DISTANCE)
         view = Cameras(self.azimuth, self.elevation, distance, self.fovy)
         reference = Cameras(self.reference_azimuth, self.reference_elevation, distance, self.fovy)
-        return told_inputs(side, view, self.told, view, reference, self.related)
+        return told_inputs(surface, view, self.told, view, reference, self.related)
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,13 @@ class View:
 
 @dataclass(frozen=True)
 class Told:
-    """What a network is told of a view: a text, its camera, where it lies from the reference's."""
+    """What a network is told of a view: a text, its camera, where it lies from the reference's, and
+    the surface it shows."""
 
     text: str
     camera: bool
     relation: bool = False
+    surface: bool = False
 
     def pose(self, view: View) -> list[float]:
         """A row of `Poses`."""
@@ -177,13 +182,15 @@ def draw_told(config: TrainConfig, view: View, rng: np.random.Generator) -> Told
         camera = rng.random() < config.reference_camera_share
         relation = rng.random() >= config.camera_dropout
         silent = rng.random() < config.reference_caption_dropout
-    named = rng.random() < config.named_views or not (camera or relation)
+    placed = camera or relation
+    named = rng.random() < config.named_views or not placed
+    surface = rng.random() < config.surface_share and placed
     if silent:
-        return Told("", camera, relation)
+        return Told("", camera, relation, surface)
     text = view.caption.text
     if named:
         text = f"{text}, {view_phrase(view.azimuth, view.elevation)}"
-    return Told(text, camera, relation)
+    return Told(text, camera, relation, surface)
 
 
 def take_pictures(
@@ -198,17 +205,35 @@ def take_pictures(
     """
     if not views:
         return torch.zeros(0, resolution, resolution, 3, dtype=torch.uint8)
-    pictures, start = [], 0
-    while start < len(views):
-        first, stop = views[start], start + 1
-        while stop < len(views) and _same_toy(first, views[stop]):
-            stop += 1
-        toy = make_toy(first.caption, first.instance)
+    pictures = []
+    for start, stop in _runs_of_one_toy(views):
+        toy = make_toy(views[start].caption, views[start].instance)
         part = None if windows is None else windows[start:stop]
         cameras = view_cameras(views[start:stop])
         pictures.append(photograph(toy, cameras, resolution, part, backdrop))
-        start = stop
     return (torch.cat(pictures).clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
+
+
+def take_surfaces(views: list[View], resolution: int) -> Tensor:
+    """What views see of their toys' surfaces, float16 `[N, BUFFER, resolution, resolution]`."""
+    seen = []
+    for start, stop in _runs_of_one_toy(views):
+        toy = make_toy(views[start].caption, views[start].instance)
+        seen.append(surface_views(toy, view_cameras(views[start:stop]), resolution))
+    if not seen:
+        return torch.zeros(0, BUFFER, resolution, resolution, dtype=torch.float16)
+    return torch.cat(seen).permute(0, 3, 1, 2).half()
+
+
+def _runs_of_one_toy(views: list[View]) -> Iterator[tuple[int, int]]:
+    """Where runs of neighbours that show one toy begin and end."""
+    start = 0
+    while start < len(views):
+        stop = start + 1
+        while stop < len(views) and _same_toy(views[start], views[stop]):
+            stop += 1
+        yield start, stop
+        start = stop
 
 
 def take_references(views: list[View], resolution: int) -> Tensor:
@@ -275,7 +300,13 @@ class Views(Dataset[Batch]):
             images = take_pictures(views, config.resolution)
         poses = torch.tensor([t.pose(view) for t, view in zip(told, views, strict=True)])
         ids = torch.tensor([token_ids(t.text) for t in told])
-        return Batch(images, ids, poses, take_references(views, config.resolution))
+        if config.kind == "vae":
+            return Batch(images, ids, poses, take_references([], 1), take_surfaces([], 1))
+        references = take_references(views, config.resolution)
+        surfaces = torch.zeros(count, BUFFER, config.side, config.side, dtype=torch.float16)
+        rows = [row for row, t in enumerate(told) if t.surface]
+        surfaces[rows] = take_surfaces([views[row] for row in rows], config.side)
+        return Batch(images, ids, poses, references, surfaces)
 
 
 def batches(views: Views, start: int, workers: int) -> Iterator[Batch]:

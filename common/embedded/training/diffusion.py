@@ -17,7 +17,7 @@ from ...scene.images import strip
 from ...scene.view_words import view_phrase
 from ...toybox.grammar import Caption
 from ..vocabulary import token_ids
-from .data import Batch, Poses, Told, View, Views, batches, take_pictures, unit
+from .data import Batch, Poses, Told, View, Views, batches, take_pictures, take_surfaces, unit
 from .models import Denoiser, build_scheduler, load_alike, save_denoiser
 from .precision import attention, autocast
 from .settings import TrainConfig
@@ -60,6 +60,8 @@ class DiffusionTask:
         """The mean squared error of the velocity, and its parts by fifths of the noise levels."""
         examples = self._examples(batch, noise)
         t = stratified_timesteps(len(examples.x), len(self.schedule), noise, self.config.noise_skew)
+        surface = shaken(examples.surface, self.config.surface_error, noise)
+        examples = examples._replace(surface=surface)
         errors = velocity_errors(self.net, self.schedule, examples, t, noise, self.config)
         weights = snr_weights(self.schedule, t, self.config.snr_cap)
         return (weights * errors).mean(), by_band(errors.detach(), t, len(self.schedule))
@@ -79,12 +81,14 @@ class DiffusionTask:
     def evaluate(self) -> dict[str, float]:
         """The average's error on views of captions that training shows, and of held-out ones."""
         scores: dict[str, float] = {}
-        for name, stream, held_out, share in (
-            ("seen", SEEN, False, 0.0),
-            ("held out", HELD_OUT, True, 0.0),
-            ("with a reference", HELD_OUT, True, 1.0),
+        for name, stream, held_out, share, painted in (
+            ("seen", SEEN, False, 0.0, 0.0),
+            ("held out", HELD_OUT, True, 0.0, 0.0),
+            ("with a reference", HELD_OUT, True, 1.0, 0.0),
+            ("told the surface", HELD_OUT, True, 0.0, 1.0),
         ):
-            config = self.config.model_copy(update={"reference_share": share})
+            told = {"reference_share": share, "surface_share": painted}
+            config = self.config.model_copy(update=told)
             batch = Views(config, held_out, stream).draw(0, config.eval_views).to(self.device)
             noise = torch.Generator(self.device).manual_seed(stream)
             examples = self._clean(batch)
@@ -97,26 +101,28 @@ class DiffusionTask:
 
     @torch.no_grad()
     def picture(self) -> Tensor:
-        """Samples `[H, W, 3]`: the truth, told the camera, and told the view in words alone."""
+        """Samples `[H, W, 3]`: the truth; told the camera; the surface, too; the view in words."""
         views = [View(caption, 0, azimuth, 0.35, 0.66) for caption, azimuth in SAMPLES]
         truth = take_pictures(views, self.config.resolution).float() / 255.0
         texts = [v.caption.text for v in views]
         named = [f"{v.caption.text}, {view_phrase(v.azimuth, v.elevation)}" for v in views]
-        rows = [truth]
-        for lines, told in ((texts, True), (named, False)):
+        rows, surface = [truth], take_surfaces(views, self.config.side).float()
+        for lines, told, painted in ((texts, True, 0.0), (texts, True, 1.0), (named, False, 0.0)):
             ids = torch.tensor([token_ids(line) for line in lines])
             poses = torch.tensor([Told("", told).pose(view) for view in views])
-            x = self.sample(ids.to(self.device), poses.to(self.device))
+            known = (painted * surface).to(self.device)
+            x = self.sample(ids.to(self.device), poses.to(self.device), known)
             rows.append(self.decode(x).permute(0, 2, 3, 1).float().cpu() * 0.5 + 0.5)
         sheet = strip(torch.cat(rows), columns=len(views)).clamp(0.0, 1.0)
         return sheet if self.vae is None else sheet[::4, ::4]
 
-    def sample(self, ids: Tensor, poses: Tensor) -> Tensor:
-        """Clean x `[N, C, h, w]` for token rows and poses, by DDIM (Song et al. 2021)."""
+    def sample(self, ids: Tensor, poses: Tensor, surface: Tensor) -> Tensor:
+        """Clean x `[N, C, h, w]` for token rows, poses and surfaces, by DDIM (Song et al. 2021)."""
         scheduler = build_scheduler(clip=self.vae is None)
         scheduler.set_timesteps(self.config.sample_steps)
         empty = torch.tensor([token_ids("")], device=ids.device).expand_as(ids)
         both, poses = torch.cat([empty, ids]), torch.cat([poses, poses])
+        surface = torch.cat([surface, surface])
         noise = torch.Generator(self.device).manual_seed(SHOWN)
         side, channels = self.config.side, self.average.unet.config["out_channels"]
         x = torch.randn(len(ids), channels, side, side, generator=noise, device=self.device)
@@ -124,7 +130,7 @@ class DiffusionTask:
             times = torch.full((2 * len(ids),), int(t), device=self.device)
             pair = torch.cat([x, x])
             with autocast(self.config, self.device):
-                v = self.average(pair, times, both, torch.zeros_like(pair), poses).float()
+                v = self.average(pair, times, both, torch.zeros_like(pair), poses, surface).float()
             without, told = v.chunk(2)
             x = scheduler.step(without + GUIDANCE * (told - without), t, x).prev_sample  # pyright: ignore
         return x
@@ -165,7 +171,7 @@ class DiffusionTask:
         if len(batch.references):
             own = self.encode(unit(batch.references))
             reference[pictured] = own if self.vae is None else restore_latents(own, self.vae.config)
-        return Examples(x, batch.ids, batch.poses, reference)
+        return Examples(x, batch.ids, batch.poses, reference, batch.surfaces.float())
 
     def _examples(self, batch: Batch, noise: torch.Generator) -> Examples:
         """What a step learns from: fresh examples, and some from memory."""
@@ -189,11 +195,11 @@ def velocity_errors(
 
     The target is `v = alpha eps - sigma x` (Salimans and Ho 2022, appendix D).
     """
-    x, ids, poses, reference = examples
+    x, ids, poses, reference, surface = examples
     eps = torch.randn(x.shape, generator=noise, device=x.device)
     alpha, sigma = schedule.at(t)
     with autocast(config, x.device), attention(x.device):
-        v = net(alpha * x + sigma * eps, t, ids, reference, poses)
+        v = net(alpha * x + sigma * eps, t, ids, reference, poses, surface)
     return (v.float() - (alpha * eps - sigma * x)).square().mean(dim=(1, 2, 3))
 
 
@@ -235,12 +241,34 @@ class Examples(NamedTuple):
 
     x: clean, `[B, C, h, w]`. ids: tokens `[B, 16]`. poses: `[B, 8]`; see `Poses`. reference: clean
     x of the reference images, as the VAE has it (not scaled), `[B, C, h, w]`; zeros for none.
+    surface: what is told of the views' surfaces, `[B, BUFFER, h, w]`; zeros for nothing.
     """
 
     x: Tensor
     ids: Tensor
     poses: Tensor
     reference: Tensor
+    surface: Tensor
+
+
+def shaken(surface: Tensor, error: float, noise: torch.Generator) -> Tensor:
+    """Surfaces `[B, BUFFER, h, w]` as a scene that isn't right yet would show them.
+
+    Points move by smooth waves of at most `error` (world units), by another share of it a view; the
+    whole map moves by a cell at most.
+    """
+    batch, device = len(surface), surface.device
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.rand(batch, *shape, generator=noise, device=device)
+
+    points = surface[:, 4:]
+    waves, phases = 12.0 * drawn(3, 3) - 6.0, 2.0 * torch.pi * drawn(3)
+    shift = torch.einsum("bij,bjhw->bihw", waves, points) + phases[:, :, None, None]
+    moved = points + error * drawn(1, 1, 1) * shift.sin()
+    result = torch.cat([surface[:, :4], moved * surface[:, :1]], dim=1)
+    rows, columns = torch.randint(-1, 2, (2,), generator=noise, device=device).tolist()
+    return result.roll((rows, columns), dims=(2, 3))
 
 
 class Memory:
@@ -249,7 +277,7 @@ class Memory:
     Rendering and encoding a view at 512 px costs as much as a step of the latent U-Net on it.
     """
 
-    _KEPT = (torch.float16, torch.int64, torch.float32, torch.float16)
+    _KEPT = (torch.float16, torch.int64, torch.float32, torch.float16, torch.float16)
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self._rows, self._filled, self._cursor = capacity, None, 0, 0
@@ -276,8 +304,8 @@ class Memory:
         if self._rows is None:
             raise ValueError("draw: nothing was added yet")
         rows = torch.randint(self._filled, (count,), generator=noise, device=noise.device)
-        x, ids, poses, reference = (kept[rows] for kept in self._rows)
-        return Examples(x.float(), ids, poses, reference.float())
+        x, ids, poses, reference, surface = (kept[rows] for kept in self._rows)
+        return Examples(x.float(), ids, poses, reference.float(), surface.float())
 
     def tensors(self) -> dict[str, Tensor]:
         """The state for a checkpoint."""

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ...priors.camera_features import FEATURES, LABELS, RAYS
+from ...priors.camera_features import FEATURES, LABELS, SURFACE
 from ...priors.pretrained import quiet_libraries
 from ..vocabulary import END, LENGTH, START, build_tokenizer, token_count, word_ids
 from .data import Poses
@@ -44,17 +44,24 @@ class Denoiser(nn.Module):
         self.text = build_text_encoder(config)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, ids: Tensor, reference: Tensor, poses: Tensor
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        ids: Tensor,
+        reference: Tensor,
+        poses: Tensor,
+        surface: Tensor,
     ) -> Tensor:
         """The velocity `alpha eps - sigma x` `[B, C, h, w]` of noised `x_t`.
 
         t: int64 `[B]`. ids: tokens, int64 `[B, 16]`. reference: clean x of the reference images,
-        `[B, C, h, w]`, zeros where there is none. poses: `[B, 8]`; see `data.Poses`.
+        `[B, C, h, w]`, zeros where there is none. poses: `[B, 8]`; see `data.Poses`. surface: what
+        is told of what the views see, `[B, BUFFER, h, w]`.
         """
         states = self.text(input_ids=ids)[0]
-        labels, rays = Poses.of(poses).inputs(x_t.shape[-1])
+        labels, painted = Poses.of(poses).inputs(surface)
         labels = labels.to(states.dtype)
-        x_t = torch.cat([x_t, reference, rays], dim=1)
+        x_t = torch.cat([x_t, reference, painted], dim=1)
         return self.unet(
             x_t, t, encoder_hidden_states=states, class_labels=labels, return_dict=False
         )[0]
@@ -66,7 +73,7 @@ def build_unet(config: TrainConfig) -> UNet2DConditionModel:
     plain = len(config.widths) - 1
     unet: Any = UNet2DConditionModel(
         sample_size=config.side,
-        in_channels=2 * channels + RAYS,
+        in_channels=2 * channels + SURFACE,
         out_channels=channels,
         block_out_channels=config.widths,
         layers_per_block=1,
@@ -174,14 +181,14 @@ def load_alike(module: nn.Module, folder: Path) -> int:
     """Copy the weights in a component's folder that have their twin in `module`; how many did.
 
     A U-Net of fewer levels, for smaller images, becomes the inner levels of `module`. One that is
-    told nothing of reference images and rays becomes one that is and does not listen yet: the
-    weights of its new inputs are zero.
+    told nothing of reference images and surfaces becomes one that is and does not listen yet: the
+    weights of its new inputs are zero. Of other inputs those that both have at the front are taken.
     """
-    kept = module.state_dict()
-    plain = {"class_embedding.linear_1.weight": (FEATURES,)}
-    if "conv_out.bias" in kept:
-        plain["conv_in.weight"] = tuple(kept["conv_out.bias"].shape)
-    outer = len(_levels(kept)) - len(_levels(_names(folder)))
+    kept, shapes = module.state_dict(), _shapes(folder)
+    plain = {"class_embedding.linear_1.weight": FEATURES}
+    if "conv_out.bias" in kept and shapes.get("conv_out.bias") == kept["conv_out.bias"].shape:
+        plain["conv_in.weight"] = len(kept["conv_out.bias"])
+    outer = len(_levels(kept)) - len(_levels(shapes))
     taken = 0
     for file in sorted(folder.glob("*.safetensors")):
         for name, value in load_file(file).items():
@@ -191,9 +198,10 @@ def load_alike(module: nn.Module, folder: Path) -> int:
             if kept[twin].shape == value.shape:
                 kept[twin].copy_(value)
                 taken += 1
-            elif value.shape[1:2] == plain.get(twin) and len(value) == len(kept[twin]):
+            elif (least := plain.get(twin, 0)) and len(value) == len(kept[twin]):
+                alike = least if value.shape[1] < 2 * least else 2 * least
                 kept[twin].zero_()
-                kept[twin][:, : value.shape[1]] = value
+                kept[twin][:, :alike] = value[:, :alike]
                 taken += 1
     return taken
 
@@ -207,12 +215,13 @@ def _levels(names: Iterable[str]) -> set[str]:
     return {found[1] for name in names if (found := _LEVEL.match(name))}
 
 
-def _names(folder: Path) -> list[str]:
-    names: list[str] = []
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as tensors:
-            names += tensors.keys()
-    return names
+            names = list(tensors.keys())
+            shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
+    return shapes
 
 
 def halved(module: Any) -> Any:
