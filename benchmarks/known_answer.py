@@ -3,6 +3,7 @@
     python benchmarks/known_answer.py                       # the learned prior
     python benchmarks/known_answer.py --prior blind         # the learned one, not told the camera
     python benchmarks/known_answer.py --prior exact         # the exact one
+    python benchmarks/known_answer.py --image               # what the prior makes of a picture
 
 One caption of every category, eight of them in a colour or pattern that the learned prior was never
 shown (marked *). Runs each with the default configuration, scores the mesh after the hand-off and
@@ -21,12 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from continuation import continued, sheet
+from continuation import report as report_continued
 from kept import begun, failing_in_one_line, kept
 from results import table, write_section
 
 from maquette.coarse.train import run_coarse
 from maquette.common.begin import Choices
+from maquette.common.config.priors import PriorConfig
+from maquette.common.embedded.door import load
 from maquette.common.embedded.vocabulary import is_held_out
+from maquette.common.errors import UserError
 from maquette.common.runs.folder import Run, open_run, slug
 from maquette.common.scene.cameras import orbit
 from maquette.common.scene.images import save_strip
@@ -39,6 +45,8 @@ from maquette.fine.evaluate import evaluate_run, textured
 from maquette.fine.train import load_finished, run_fine
 
 SHOWN = 12
+PICTURES = 8
+"""Toys of held-out captions that the prior is shown a picture of, and as many others."""
 CAPTIONS = (
     "a red mushroom", "a blue chair", "a yellow duck", "a green cactus",
     "a purple mug", "an orange cat", "a teal car", "a pink house",
@@ -90,7 +98,11 @@ def main() -> None:
     parser.add_argument("--part", default="0/1", help="every n-th caption from the k-th on: k/n")
     parser.add_argument("--runs", type=Path, default=Path("runs/known-answer"))
     parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--image", action="store_true", help="the prior alone, shown a picture")
     options = parser.parse_args()
+    if options.image:
+        continue_pictures(options)
+        return
     first, step = map(int, options.part.split("/"))
     answers = [answer(c, options) for c in CAPTIONS[first : options.limit : step]]
     body = report(answers)
@@ -101,6 +113,24 @@ def main() -> None:
     sheet = torch.cat([row(folder_of(c, options)) for c in CAPTIONS])
     save_strip(sheet, Path("docs/images") / f"known_answer-{options.prior}.png", columns=12)
     write_section(f"known_answer.py --prior {options.prior}", body)
+
+
+def continue_pictures(options: argparse.Namespace) -> None:
+    """What the prior alone makes of pictures of toys: a table, and a sheet in docs/images/."""
+    hidden = [caption for caption in CAPTIONS if is_held_out(parse(caption))]
+    seen = [caption for caption in CAPTIONS if caption not in hidden]
+    captions = [*hidden[:PICTURES], *seen[:PICTURES]]
+    embedded = options.prior == "toybox"
+    with failing_in_one_line(options.prior):
+        prior = load(PriorConfig(name="toybox-pixel" if embedded else options.prior))
+        if not prior.takes_reference:
+            raise UserError("this prior takes no picture")
+    found = continued(prior, captions)
+    body = report_continued(found)
+    print(body)
+    if embedded:
+        sheet(found, Path("docs/images/prior-pictures.png"))
+        write_section("known_answer.py --image", body)
 
 
 def folder_of(caption: str, options: argparse.Namespace) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.knowledge import denoised, sample, true_views
+from benchmarks.knowledge import CAMERA, denoised, sample, true_views
 from maquette.common.config.priors import PriorConfig
 from maquette.common.embedded.door import load
 from maquette.common.embedded.names import EMBEDDED
@@ -90,7 +90,7 @@ def test_denoised_views_are_near_what_the_exact_prior_says(
 ) -> None:
     """The exact prior's answer is the view itself, at any noise level."""
     views = unseen_views(16)
-    found, true = denoised(pixel, true_views(views, pixel.resolution), views, share, told=True)
+    found, true = denoised(pixel, true_views(views, pixel.resolution), views, share, CAMERA)
     assert float(psnr_of_each(found, true, 2.0).mean()) >= BOUNDS[share]
 
 

@@ -49,6 +49,10 @@ class DiffusionTask:
         self.config, self.vae, self.device = config, vae, device
         self.net = Denoiser(config).to(device)
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
+        if config.channels_last:
+            self.net.unet.to(memory_format=torch.channels_last)  # pyright: ignore
+        if config.compile:
+            self.net.unet.compile()
         self.schedule, _ = diffusion_schedule(build_scheduler(clip=vae is None))
         self.memory = Memory(config.memory) if config.reuse > 1 else None
 

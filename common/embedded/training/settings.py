@@ -56,6 +56,10 @@ class TrainConfig(Part):
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 autocast where the device computes in it, else float32."""
+    channels_last: bool = False
+    """Whether the U-Net's convolutions keep their channels innermost."""
+    compile: bool = False
+    """Whether `torch.compile` makes the U-Net's kernels; for a GPU, at the cost of a minute."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that render; null: none on the CPU, one a spare core beside a GPU."""
 
