@@ -91,7 +91,7 @@ def _prior_judge(run: Run, stage: Stage, device: torch.device) -> ScoreDistillat
         prompts, told = ViewPrompts.encode(prior, prompt, config.text, told=True), True
     else:
         prior, prompts = _pretrained(run, stage, config, device)
-        told = prior.takes_camera and config.prior.tell_camera
+        told = _told(config, prior.takes_camera)
         _advise(run, stage, config, told)
     check_perp_neg(config.text, told, stage)
     loss = config.distillation
@@ -126,14 +126,19 @@ def _pretrained(
         _tell_of_cuts(run, prior.truncation_notes)
     prior.free_text_encoder()
     known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})
-    told = prior.takes_camera and config.prior.tell_camera
+    told = _told(config, prior.takes_camera)
     return prior, ViewPrompts.encode(KnownTexts(known), prompt, text, told)
 
 
 def _texts(prompt: str, config: AnyStageConfig, takes_camera: bool) -> list[str]:
     """Every distinct text of a stage, in a fixed order."""
-    told = takes_camera and config.prior.tell_camera
+    told = _told(config, takes_camera)
     return list(dict.fromkeys(all_texts(prompt, config.text, told)))
+
+
+def _told(config: AnyStageConfig, takes_camera: bool) -> bool:
+    """Whether the prior of a stage is told each view's camera."""
+    return takes_camera and config.prior.tell_camera
 
 
 def read_pin(folder: Path) -> dict[str, Any] | None:
