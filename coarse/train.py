@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from ..common.config.models import CoarseConfig
-from ..common.device import pick_device
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.coarse_result import handed_off, write_result
 from ..common.runs.folder import Run
-from ..common.runs.loop import Together, deterministic, train
+from ..common.runs.loop import Together, begin_on, train
 from ..common.runs.stage import COARSE
 from ..common.scene.images import save_strip
 from ..common.scene.views import sample_views
@@ -27,8 +26,7 @@ def run_coarse(run: Run) -> None:
     config = run.config.coarse
     if handed_off(run):
         return
-    device = pick_device(run.config.device)
-    deterministic(device)
+    device = begin_on(run)
     torch.manual_seed(run.config.seed)
     scene = make_scene(config, device)
     judges = prepare_judges(run, COARSE, device)

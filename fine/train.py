@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..common.config.models import FineConfig
-from ..common.device import pick_device
 from ..common.errors import UserError
 from ..common.files import write_whole
 from ..common.guidance.prepare import prepare_judges
@@ -24,7 +23,7 @@ from ..common.runs.checkpoints import (
 )
 from ..common.runs.coarse_result import CoarseResult, read_result
 from ..common.runs.folder import Run
-from ..common.runs.loop import Together, deterministic, save, train
+from ..common.runs.loop import Together, begin_on, save, train
 from ..common.runs.progress import say
 from ..common.runs.stage import FINE
 from ..common.scene.cameras import Cameras, orbit, sphere_views
@@ -43,8 +42,7 @@ def run_fine(run: Run) -> None:
     result = read_result(run)
     if is_complete(run):
         return
-    device = pick_device(run.config.device)
-    deterministic(device)
+    device = begin_on(run)
     torch.manual_seed(run.config.seed + 1)
     if not steps_on_disk(run.fine):
         hand_off(run, result)

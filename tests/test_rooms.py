@@ -13,6 +13,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/files", "common/device", "common/options"),
     ("common/losses",),
     ("common/config",),
+    ("common/backends", "common/triton_probe"),
     ("common/scene", "common/fields"),
     ("common/rasterize",),
     ("common/runs", "common/toybox", "common/priors"),

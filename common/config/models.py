@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..losses import SDS, AnyLoss
 from ..options import Color, Count, Decay, Fraction, Part, Positive, Schedule, Text
+from .backends import BackendsConfig
 from .fields import HashGridConfig
 from .judges import ClipConfig, JudgeWeights
 from .priors import PriorConfig
@@ -184,6 +185,7 @@ class RunConfig(Part):
     handoff: HandoffConfig = HandoffConfig()
     fine: FineConfig = FineConfig()
     export: ExportConfig = ExportConfig()
+    backends: BackendsConfig = BackendsConfig()
 
     @property
     def fine_prompt(self) -> str:

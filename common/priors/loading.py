@@ -85,12 +85,15 @@ def load_prior(
 
 
 def choose_dtype(options: PriorConfig, family: Family, device: torch.device) -> torch.dtype:
-    """The dtype to run in; raises `UserError` for float16 on the CPU."""
+    """The dtype to run in; raises `UserError` for float16 on the CPU.
+
+    A GPU without units for bfloat16 takes float16 in its place; `dtype_note` tells of it.
+    """
     match options.dtype:
         case "auto":
             if device.type != "cuda":
                 return torch.float32
-            return torch.bfloat16 if family in ("sd3", "flux") else torch.float16
+            wanted = torch.bfloat16 if family in ("sd3", "flux") else torch.float16
         case "float16":
             if device.type == "cpu":
                 raise UserError(
@@ -99,11 +102,28 @@ def choose_dtype(options: PriorConfig, family: Family, device: torch.device) -> 
                 )
             return torch.float16
         case "bfloat16":
-            return torch.bfloat16
+            wanted = torch.bfloat16
         case "float32":
             return torch.float32
         case _ as unreachable:
             assert_never(unreachable)
+    lacking = wanted == torch.bfloat16 and device.type == "cuda" and not computes_bf16(device)
+    return torch.float16 if lacking else wanted
+
+
+def dtype_note(options: PriorConfig, family: Family, device: torch.device) -> str | None:
+    """One line where a model that wants bfloat16 meets a GPU that doesn't compute in it."""
+    wants = options.dtype == "bfloat16" or (options.dtype == "auto" and family in ("sd3", "flux"))
+    if (
+        not wants
+        or choose_dtype(options, family, device) == torch.bfloat16
+        or device.type != "cuda"
+    ):
+        return None
+    return (
+        "this GPU does not compute in bfloat16; the model runs in float16, its VAE in float32 "
+        "(dtype float32 is safe, and takes twice the memory)"
+    )
 
 
 def check_text_encoders(pipeline: Any, family: Family, source: str) -> None:

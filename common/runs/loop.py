@@ -12,7 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import backends
 from ..config.models import AdamConfig
+from ..device import news, pick_device
 from ..errors import UserError
 from ..files import remove_parts
 from . import checkpoints
@@ -104,6 +106,16 @@ class Together:
 def cosine_decay(progress: float, final: float) -> float:
     """From 1 at progress 0 to `final` at progress 1 along half a cosine."""
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def begin_on(run: Run) -> torch.device:
+    """The device of a run, made ready: what is wrong with it told, its twins chosen."""
+    for line in news(run.config.device):
+        run.warn(line)
+    backends.use(run.config.backends)
+    device = pick_device(run.config.device)
+    deterministic(device)
+    return device
 
 
 def deterministic(device: torch.device) -> None:
