@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from maquette.common.commands.watched import watched
 from maquette.common.errors import UserError
 
 # A disk that is full, over its quota or read-only: the user's to mend, and nothing is lost.
@@ -65,7 +66,30 @@ JsonFile = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"maquette {version('maquette')}")
+        except PackageNotFoundError:
+            typer.echo("maquette, a checkout that isn't installed")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_version, is_eager=True, help="Tell the version."),
+]
+
+
+@app.callback()
+def maquette(version: Version = False) -> None:
+    """Text to 3D: a prompt in, a textured mesh out, in two stages."""
+
+
 @app.command()
+@watched
 def run(
     prompt: Prompt,
     config: ConfigFile = None,
@@ -87,6 +111,7 @@ def run(
 
 
 @app.command()
+@watched
 def coarse(
     prompt: Prompt,
     config: ConfigFile = None,
@@ -101,6 +126,9 @@ def coarse(
     """Train the coarse stage alone; `fine` goes on from it."""
     from maquette.common.begin import Choices, begin
     from maquette.common.files import sole_writer
+    from maquette.common.runs.announce import announce
+    from maquette.common.runs.progress import result
+    from maquette.common.runs.stage import COARSE
 
     choices = Choices(
         config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
@@ -108,12 +136,14 @@ def coarse(
     opened = begin(prompt, choices)
     from maquette.coarse.train import run_coarse  # what the command got wrong is told before
 
+    announce(opened, (COARSE,), exported=False)
     with sole_writer(opened.folder):
         run_coarse(opened)
-    typer.echo(opened.folder)
+    result(opened.folder)
 
 
 @app.command()
+@watched
 def fine(
     run_folder: RunFolder,
     prompt: NewPrompt = None,
@@ -127,17 +157,22 @@ def fine(
     """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
     from maquette.common.begin import Choices, derive
     from maquette.common.files import sole_writer
+    from maquette.common.runs.announce import announce
+    from maquette.common.runs.progress import result
+    from maquette.common.runs.stage import FINE
 
     choices = Choices(None, settings or (), prior, None, device, out, loras=loras or (), vram=vram)
     opened = derive(run_folder, prompt, choices)
     from maquette.fine.train import run_fine
 
+    announce(opened, (FINE,), exported=False)
     with sole_writer(opened.folder):
         run_fine(opened)
-    typer.echo(opened.folder)
+    result(opened.folder)
 
 
 @app.command()
+@watched
 def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize = None) -> None:
     """Write OBJ, MTL, PNG and GLB of a finished fine stage, and read them back."""
     from maquette.common.files import sole_writer
@@ -150,6 +185,7 @@ def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize
 
 
 @app.command()
+@watched
 def resume(run_folder: RunFolder) -> None:
     """Go on with a run from its last checkpoint, through all stages."""
     from maquette.common.runs.folder import open_run
@@ -218,6 +254,11 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
+    from maquette.common.runs.progress import emit
+    from maquette.common.runs.watching import watching
+
+    if watching().output == "json":
+        emit("error", message=message)
     typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
     sys.exit(2)
 
@@ -225,9 +266,11 @@ def _fail(message: str) -> None:
 def _all_stages(opened) -> None:
     from maquette.coarse.train import run_coarse
     from maquette.common.files import sole_writer
+    from maquette.common.runs.announce import announce
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
 
+    announce(opened)
     with sole_writer(opened.folder):
         run_coarse(opened)
         run_fine(opened)

@@ -31,9 +31,12 @@ from ..common.scene.cameras import Cameras, orbit, sphere_views
 from ..common.scene.images import save_strip
 from ..common.scene.views import sample_views, studio_lights
 from ..common.schedules import step_schedule
+from ..common.watch.ends import picture_end
+from ..common.watch.growth import watching_growth
 from .first_shape import from_coarse, read_first, silhouette_iou, write_first
 from .isosurface import Isosurface
 from .model import FineModel, lattice, render_surface
+from .pictures import Pictured
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
 
@@ -74,7 +77,10 @@ def run_fine(run: Run) -> None:
         return {"loss": float(loss.detach()), **judged.watch}
 
     state = Together(learner, judges=judges)
-    train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step)
+    subject = Pictured(model, config, background)
+    with watching_growth(run, FINE).shows(subject, judges) as growth:
+        train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step, growth)
+    picture_end(run.fine, subject, 256)
     save_strip(preview(model, config), run.fine / "preview.png")
 
 

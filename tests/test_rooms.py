@@ -18,7 +18,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/runs", "common/toybox", "common/priors"),
     ("common/embedded",),
     ("common/guidance",),
+    ("common/watch",),
     ("common/begin", "coarse", "fine"),
+    ("common/commands",),
     ("pipeline",),
 )
 """From the ground up: a room imports what lies below it, and nothing beside it."""

@@ -55,15 +55,18 @@ class Run:
 
     def event(self, name: str, **values: Any) -> None:
         """Append one line to events.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), "event": name, **values})
+        from .progress import heard
+
+        line = {"time": round(time.time(), 3), "event": name, **values}
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(line) + "\n")
+        heard(line)
 
     def warn(self, message: str) -> None:
         """Tell the user something that does not stop the run, and record it."""
         from .progress import say
 
-        say(f"warning: {message}")
+        say(f"warning: {message}", important=True)
         self.event("warning", message=message)
 
 
