@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from maquette.common.commands import shelf
 from maquette.common.commands.watched import watched
 from maquette.common.errors import UserError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     name="maquette",
     help="Text to 3D: a prompt in, a textured mesh out, in two stages.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -53,6 +54,9 @@ Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 ]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="fast, default or best.")
+]
 NewPrompt = Annotated[
     str | None,
     typer.Option("--prompt", metavar="TEXT", help="Refine with another prompt, in a new run."),
@@ -100,13 +104,12 @@ def run(
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
+    preset: Preset = None,
 ) -> None:
     """Make a textured mesh: coarse stage, fine stage, export."""
     from maquette.common.begin import Choices, begin
 
-    choices = Choices(
-        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
-    )
+    choices = Choices(config, settings or (), prior, seed, device, out, loras or (), vram, preset)
     _all_stages(begin(prompt, choices))
 
 
@@ -122,6 +125,7 @@ def coarse(
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
+    preset: Preset = None,
 ) -> None:
     """Train the coarse stage alone; `fine` goes on from it."""
     from maquette.common.begin import Choices, begin
@@ -130,9 +134,7 @@ def coarse(
     from maquette.common.runs.progress import result
     from maquette.common.runs.stage import COARSE
 
-    choices = Choices(
-        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
-    )
+    choices = Choices(config, settings or (), prior, seed, device, out, loras or (), vram, preset)
     opened = begin(prompt, choices)
     from maquette.coarse.train import run_coarse  # what the command got wrong is told before
 
@@ -236,6 +238,9 @@ def train_prior(
 
     folder = train_prior(kind, out, minutes, images, device, seed, vae, begin, settings)
     typer.echo(folder)
+
+
+shelf.register(app)
 
 
 def main() -> None:

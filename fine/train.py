@@ -43,9 +43,9 @@ from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 def run_fine(run: Run) -> None:
     """Refine the first shape of a run to the end, going on from the last checkpoint."""
     config = run.config.fine
-    result = read_result(run)
     if is_complete(run):
         return
+    result = read_result(run)
     device = pick_device(run.config.device)
     deterministic(device)
     torch.manual_seed(run.config.seed + 1)
