@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from maquette.common.commands import shelf
+from maquette.common.commands.watched import watched
 from maquette.common.errors import UserError
 
 # A disk that is full, over its quota or read-only: the user's to mend, and nothing is lost.
@@ -21,7 +23,7 @@ app = typer.Typer(
     name="maquette",
     help="Text to 3D: a prompt in, a textured mesh out, in two stages.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -52,6 +54,9 @@ Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 ]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="fast, default or best.")
+]
 NewPrompt = Annotated[
     str | None,
     typer.Option("--prompt", metavar="TEXT", help="Refine with another prompt, in a new run."),
@@ -65,7 +70,30 @@ JsonFile = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"maquette {version('maquette')}")
+        except PackageNotFoundError:
+            typer.echo("maquette, a checkout that isn't installed")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_version, is_eager=True, help="Tell the version."),
+]
+
+
+@app.callback()
+def maquette(version: Version = False) -> None:
+    """Text to 3D: a prompt in, a textured mesh out, in two stages."""
+
+
 @app.command()
+@watched
 def run(
     prompt: Prompt,
     config: ConfigFile = None,
@@ -76,17 +104,17 @@ def run(
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
+    preset: Preset = None,
 ) -> None:
     """Make a textured mesh: coarse stage, fine stage, export."""
     from maquette.common.begin import Choices, begin
 
-    choices = Choices(
-        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
-    )
+    choices = Choices(config, settings or (), prior, seed, device, out, loras or (), vram, preset)
     _all_stages(begin(prompt, choices))
 
 
 @app.command()
+@watched
 def coarse(
     prompt: Prompt,
     config: ConfigFile = None,
@@ -97,23 +125,27 @@ def coarse(
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
+    preset: Preset = None,
 ) -> None:
     """Train the coarse stage alone; `fine` goes on from it."""
     from maquette.common.begin import Choices, begin
     from maquette.common.files import sole_writer
+    from maquette.common.runs.announce import announce
+    from maquette.common.runs.progress import result
+    from maquette.common.runs.stage import COARSE
 
-    choices = Choices(
-        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
-    )
+    choices = Choices(config, settings or (), prior, seed, device, out, loras or (), vram, preset)
     opened = begin(prompt, choices)
     from maquette.coarse.train import run_coarse  # what the command got wrong is told before
 
+    announce(opened, (COARSE,), exported=False)
     with sole_writer(opened.folder):
         run_coarse(opened)
-    typer.echo(opened.folder)
+    result(opened.folder)
 
 
 @app.command()
+@watched
 def fine(
     run_folder: RunFolder,
     prompt: NewPrompt = None,
@@ -127,17 +159,22 @@ def fine(
     """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
     from maquette.common.begin import Choices, derive
     from maquette.common.files import sole_writer
+    from maquette.common.runs.announce import announce
+    from maquette.common.runs.progress import result
+    from maquette.common.runs.stage import FINE
 
     choices = Choices(None, settings or (), prior, None, device, out, loras=loras or (), vram=vram)
     opened = derive(run_folder, prompt, choices)
     from maquette.fine.train import run_fine
 
+    announce(opened, (FINE,), exported=False)
     with sole_writer(opened.folder):
         run_fine(opened)
-    typer.echo(opened.folder)
+    result(opened.folder)
 
 
 @app.command()
+@watched
 def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize = None) -> None:
     """Write OBJ, MTL, PNG and GLB of a finished fine stage, and read them back."""
     from maquette.common.files import sole_writer
@@ -150,6 +187,7 @@ def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize
 
 
 @app.command()
+@watched
 def resume(run_folder: RunFolder) -> None:
     """Go on with a run from its last checkpoint, through all stages."""
     from maquette.common.runs.folder import open_run
@@ -202,6 +240,9 @@ def train_prior(
     typer.echo(folder)
 
 
+shelf.register(app)
+
+
 def main() -> None:
     """The `maquette` command: a user's mistake ends in one line and exit code 2."""
     # numba tries three ways to run threads and tells of the one that this machine's library lacks.
@@ -218,6 +259,11 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
+    from maquette.common.runs.progress import emit
+    from maquette.common.runs.watching import watching
+
+    if watching().output == "json":
+        emit("error", message=message)
     typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
     sys.exit(2)
 
@@ -225,9 +271,11 @@ def _fail(message: str) -> None:
 def _all_stages(opened) -> None:
     from maquette.coarse.train import run_coarse
     from maquette.common.files import sole_writer
+    from maquette.common.runs.announce import announce
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
 
+    announce(opened)
     with sole_writer(opened.folder):
         run_coarse(opened)
         run_fine(opened)

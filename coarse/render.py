@@ -90,6 +90,13 @@ def render_views(
     )
 
 
+def seen_surface(rendered: Rendered) -> Tensor:
+    """Which pixels have a surface point with a normal, bool `[B, H, W]`, none if none was asked."""
+    if rendered.normals.shape[0] == 0:
+        return torch.zeros_like(rendered.opacity, dtype=torch.bool)
+    return rendered.opacity.detach() > _HIT
+
+
 @torch.no_grad()
 def visible_samples(
     field: RadianceField,

@@ -12,6 +12,8 @@ from ..common.runs.loop import Together, begin_on, train
 from ..common.runs.stage import COARSE
 from ..common.scene.images import save_strip
 from ..common.scene.views import sample_views
+from ..common.watch.ends import picture_end
+from ..common.watch.growth import watching_growth
 from .nerf import Nerf
 from .scene import Scene
 
@@ -46,6 +48,8 @@ def run_coarse(run: Run) -> None:
         return {"loss": float(loss.detach()), **judged.watch}
 
     state = Together(learner, judges=judges)
-    train(run, "coarse", run.coarse, state, config.steps, config.checkpoint_every, step)
+    with watching_growth(run, COARSE).shows(scene, judges) as growth:
+        train(run, "coarse", run.coarse, state, config.steps, config.checkpoint_every, step, growth)
     save_strip(scene.preview(), run.coarse / "preview.png")
+    picture_end(run.coarse, scene, 128)
     write_result(run, scene.hand_off(run.config.handoff))

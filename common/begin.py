@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .config.models import RunConfig
+from .config.presets import preset_settings
 from .config.reading import build_config
 from .embedded.names import EXACT
 from .errors import UserError
@@ -30,7 +31,8 @@ class Choices:
     """What a command line chooses beside the prompt; None or empty where it says nothing.
 
     config: a file's path or name. settings: `key=value` texts. prior, vram: for the stages that the
-    command begins. loras: "PATH[:weight]" texts. out: the run's own folder.
+    command begins. loras: "PATH[:weight]" texts. out: the run's own folder. preset: a name of
+    `config.presets.PRESETS`.
     """
 
     config: str | None = None
@@ -41,6 +43,7 @@ class Choices:
     out: str | None = None
     loras: Sequence[str] = ()
     vram: str | None = None
+    preset: str | None = None
 
 
 def begin(prompt: str, choices: Choices | None = None) -> Run:
@@ -53,12 +56,15 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     choices = choices or Choices()
     suited = SUITED.get(choices.prior or "") if choices.config is None else None
     pairs = _pairs(STAGES, choices)
+    file, base = choices.config or suited, None
+    if choices.preset is not None:
+        base = preset_settings(choices.preset, prompt, file)
     fixed = {"seed": choices.seed, "device": choices.device}
-    built = build_config(prompt, choices.config or suited, pairs, **fixed)
+    built = build_config(prompt, file, pairs, base, **fixed)
     if choices.loras:
         same = built.coarse.prior.name == built.fine.prior.name
         pairs += _prior_pairs(STAGES if same else (FINE,), "loras", _listed(choices.loras))
-        built = build_config(prompt, choices.config or suited, pairs, **fixed)
+        built = build_config(prompt, file, pairs, base, **fixed)
     run = _opened(built, choices.out)
     if suited is not None:
         from .runs.progress import say

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from ..common.config.reading import changed
 from ..common.runs.folder import Run, slug
-from ..common.runs.progress import say
+from ..common.runs.progress import doing, result, say
+from ..common.watch.ends import finish_pictures
 from .export.export import export
 from .train import load_finished
 
@@ -24,7 +23,7 @@ def finish_export(run: Run) -> None:
         run_export(run)
         return
     for path in paths:
-        typer.echo(path)
+        result(path)
 
 
 def run_export(run: Run, faces: int | None = None, texture_size: int | None = None) -> None:
@@ -37,16 +36,18 @@ def run_export(run: Run, faces: int | None = None, texture_size: int | None = No
     config = changed(run.config, "export", limits).export
     model = load_finished(run)
     say(f"export: at most {config.faces} faces, {config.texture_size} px texture")
-    report = export(
-        model.mesh(),
-        model.albedo,
-        run.export,
-        slug(run.config.fine_prompt),
-        faces=config.faces,
-        texture_size=config.texture_size,
-        unwrap_limit_s=config.unwrap_limit,
-        speck_share=config.speck_share,
-    )
+    with doing("export") as tell:
+        report = export(
+            model.mesh(),
+            model.albedo,
+            run.export,
+            slug(run.config.fine_prompt),
+            faces=config.faces,
+            texture_size=config.texture_size,
+            unwrap_limit_s=config.unwrap_limit,
+            speck_share=config.speck_share,
+            on_step=tell,
+        )
     run.event("exported", faces=report.faces_out, psnr=report.psnr_mean, seconds=report.seconds)
     if report.unwrap_reason:
         run.warn(f"unwrapped without xatlas: {report.unwrap_reason}")
@@ -54,5 +55,6 @@ def run_export(run: Run, faces: int | None = None, texture_size: int | None = No
         f"exported {report.faces_out} faces; read back at {report.psnr_mean:.1f} dB of the model "
         f"(worst view {report.psnr_min:.1f} dB)"
     )
-    typer.echo(report.obj)
-    typer.echo(report.turntable)
+    finish_pictures(run)
+    result(report.obj)
+    result(report.turntable)

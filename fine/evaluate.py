@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,8 @@ from .model import FineModel
 from .train import first_model, load_finished
 
 Stage = Literal["handoff", "fine"]
+SCORES = "scores.json"
+"""In a run's folder: what was found last."""
 
 
 def evaluate_runs(folders: list[str], json_file: str | None) -> None:
@@ -38,6 +41,8 @@ def evaluate_runs(folders: list[str], json_file: str | None) -> None:
         scores, seen = score(model, build(caption)), recognize(model, caption)
         told = {"run": str(run.folder), "prompt": run.config.fine_prompt}
         rows.append({**told, **asdict(scores), **asdict(seen)})
+        with suppress(OSError):  # a run that can be read and not written to is scored all the same
+            write_whole(run.folder / SCORES, json.dumps(rows[-1], indent=2) + "\n")
         typer.echo(
             f"{run.config.fine_prompt}: F-score {scores.f_score:.3f}  "
             f"chamfer {scores.chamfer:.4f}  IoU {scores.iou:.3f}  PSNR {scores.psnr:.1f} dB  "

@@ -30,18 +30,21 @@ from ..common.scene.cameras import Cameras, orbit, sphere_views
 from ..common.scene.images import save_strip
 from ..common.scene.views import sample_views, studio_lights
 from ..common.schedules import step_schedule
+from ..common.watch.ends import picture_end
+from ..common.watch.growth import watching_growth
 from .first_shape import from_coarse, read_first, silhouette_iou, write_first
 from .isosurface import Isosurface
 from .model import FineModel, lattice, render_surface
+from .pictures import Pictured
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
 
 def run_fine(run: Run) -> None:
     """Refine the first shape of a run to the end, going on from the last checkpoint."""
     config = run.config.fine
-    result = read_result(run)
     if is_complete(run):
         return
+    result = read_result(run)
     device = begin_on(run)
     torch.manual_seed(run.config.seed + 1)
     if not steps_on_disk(run.fine):
@@ -72,7 +75,10 @@ def run_fine(run: Run) -> None:
         return {"loss": float(loss.detach()), **judged.watch}
 
     state = Together(learner, judges=judges)
-    train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step)
+    subject = Pictured(model, config, background)
+    with watching_growth(run, FINE).shows(subject, judges) as growth:
+        train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step, growth)
+    picture_end(run.fine, subject, 256)
     save_strip(preview(model, config), run.fine / "preview.png")
 
 

@@ -18,14 +18,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/rasterize",),
     ("common/runs", "common/toybox", "common/priors"),
     ("common/embedded",),
-    ("common/guidance",),
+    ("common/guidance", "common/shelf"),
+    ("common/watch",),
     ("common/begin", "coarse", "fine"),
+    ("common/commands",),
     ("pipeline",),
 )
 """From the ground up: a room imports what lies below it, and nothing beside it."""
 LIGHT = (
     *("common/begin", "common/options", "common/config/reading", "common/losses/__init__"),
     *("common/guidance/choose", "common/runs/folder", "common/embedded/door", "pipeline"),
+    *("common/shelf/tables", "common/shelf/cleaning"),
 )
 """Files that a mistake of the command line is found by: nothing heavy comes with them."""
 HEAVY = {"torch", "numpy", "numba", "scipy", "trimesh", "nerfacc", "diffusers", "transformers"}

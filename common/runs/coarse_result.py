@@ -30,7 +30,7 @@ from .checkpoints import (
     with_prefix,
     write_tensors,
 )
-from .folder import Run
+from .folder import CLEANED, Run
 
 RESULT = "result.safetensors"
 
@@ -80,8 +80,15 @@ def write_result(run: Run, result: CoarseResult) -> None:
     write_tensors(run.coarse / RESULT, tensors)
 
 
+def is_cleaned(run: Run) -> bool:
+    """Whether a finished run keeps only what an export needs."""
+    return (run.folder / CLEANED).is_file()
+
+
 def handed_off(run: Run) -> bool:
-    """Whether a run's coarse stage is complete and its result is whole."""
+    """Whether a run's coarse stage is complete and its result is whole, or dropped on purpose."""
+    if is_cleaned(run):
+        return True
     try:
         read_tensors(run.coarse / RESULT)
     except (DamagedCheckpointError, UserError):
@@ -93,6 +100,11 @@ def read_result(run: Run) -> CoarseResult:
     """The result of a finished coarse stage; UserError if there is none or it is damaged."""
     path = run.coarse / RESULT
     if not path.is_file():
+        if is_cleaned(run):
+            raise UserError(
+                f"{run.folder} was cleaned: its coarse stage is gone, and it can only be exported; "
+                "to refine it anew, run its prompt again in a new folder"
+            )
         raise UserError(
             f"the coarse stage of {run.folder} isn't finished; finish it first: "
             f"maquette resume {run.folder}"

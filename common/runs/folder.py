@@ -21,12 +21,15 @@ from typing import Any
 
 import yaml
 
+from ..config.differences import clash
 from ..config.models import RunConfig
 from ..config.reading import to_yaml, validate
 from ..errors import UserError
 from ..files import write_whole
 
 FORMAT = 2
+CLEANED = "cleaned.json"
+"""In a run's folder: what was dropped of a finished run on purpose; it can still be exported."""
 RECORDED = ("maquette", "torch", "numpy", "numba", "nerfacc", "diffusers", "transformers")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$")  # names Windows keeps for itself
 
@@ -55,15 +58,18 @@ class Run:
 
     def event(self, name: str, **values: Any) -> None:
         """Append one line to events.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), "event": name, **values})
+        from .progress import heard
+
+        line = {"time": round(time.time(), 3), "event": name, **values}
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(line) + "\n")
+        heard(line)
 
     def warn(self, message: str) -> None:
         """Tell the user something that does not stop the run, and record it."""
         from .progress import say
 
-        say(f"warning: {message}")
+        say(f"warning: {message}", important=True)
         self.event("warning", message=message)
 
 
@@ -106,8 +112,8 @@ def _reopened_or_created(config: RunConfig, out: str | None, first: Path) -> Run
             run = open_run(str(folder))
             if run.config != config:
                 raise UserError(
-                    f"{folder} holds a run with other settings; choose another --out, or go on "
-                    f"with that one: maquette resume {folder}"
+                    f"{folder} holds a run with other settings ({clash(run.config, config)}); "
+                    f"choose another --out, or go on with that one: maquette resume {folder}"
                 )
             return run
         if folder.is_dir() and any(folder.iterdir()):

@@ -19,7 +19,9 @@ from ..errors import UserError
 from ..files import remove_parts
 from . import checkpoints
 from .folder import Run
+from .history import seconds_after, work_of
 from .progress import say, stage_progress
+from .stage import STAGES
 
 
 class Trainable(Protocol):
@@ -31,6 +33,14 @@ class Trainable(Protocol):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
+        ...
+
+
+class Watcher(Protocol):
+    """Looks on while a stage learns. It draws no random numbers of the run and changes nothing."""
+
+    def after(self, step: int, numbers: Mapping[str, float]) -> Path | None:
+        """Look at what `step` steps have made; the path of a picture, if it took one."""
         ...
 
 
@@ -133,10 +143,12 @@ def train(
     total: int,
     every: int,
     step: Callable[[int], Mapping[str, float]],
+    watcher: Watcher | None = None,
 ) -> None:
     """Take steps from the newest whole checkpoint to `total`, with a checkpoint each `every` steps.
 
-    step: does step number `i` and returns the numbers to show, by name. Raises UserError if one of
+    step: does step number `i` and returns the numbers to show, by name. watcher: looks on, and
+    changes nothing. Raises UserError if one of
     them, or the gradient of a step, is not finite, naming it, the step and what the run can go on
     from; nothing of that step is kept.
     """
@@ -151,16 +163,20 @@ def train(
         return
     run.event("stage started", stage=stage, step=start, total=total)
     began = time.monotonic()
-    with _resumable(run), stage_progress(stage, total, start) as meter:
+    later = seconds_after(run, stage)
+    with _resumable(run), stage_progress(stage, total, start, later) as meter:
         meter.update(start)
         for index in range(start, total):
             numbers = _finite_step(step, index, stage)
-            meter.update(index + 1, numbers)
+            picture = watcher.after(index + 1, numbers) if watcher is not None else None
+            meter.update(index + 1, numbers, picture)
             if (index + 1) % every == 0 or index + 1 == total:
                 save(folder, index + 1, state)
                 rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
                 run.event("checkpoint", stage=stage, step=index + 1, **rounded)
-    run.event("stage finished", stage=stage, seconds=round(time.monotonic() - began, 2))
+    seconds = round(time.monotonic() - began, 2)
+    work = next((work_of(run, each) for each in STAGES if each.name == stage), None)
+    run.event("stage finished", stage=stage, seconds=seconds, steps=total - start, work=work)
 
 
 @contextmanager
