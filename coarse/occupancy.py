@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.config.models import OccupancyConfig
-from ..common.device import send
+from ..common.device import Waiting, send
 from ..common.fields.field import EXTENT
 from .ray_marching import Samples, march
 
@@ -40,14 +40,15 @@ class Occupancy(nn.Module):
         decayed maximum in units of opacity of one step.
         """
         self.estimator.train()
-        self.estimator.update_every_n_steps(
-            step,
-            occ_eval_fn=lambda points: self._opacities(points, density)[:, None],
-            occ_thre=self.config.threshold,
-            ema_decay=self.config.decay,
-            warmup_steps=_WARMUP,
-            n=self.config.every,
-        )
+        with Waiting(self._buffer("occs").device):  # nerfacc asks how many cells are occupied
+            self.estimator.update_every_n_steps(
+                step,
+                occ_eval_fn=lambda points: self._opacities(points, density)[:, None],
+                occ_thre=self.config.threshold,
+                ema_decay=self.config.decay,
+                warmup_steps=_WARMUP,
+                n=self.config.every,
+            )
 
     def _opacities(self, points: Tensor, density: Callable[[Tensor], Tensor]) -> Tensor:
         """Density times step length at points `[N, 3]`, so many at a time; `[N]`."""

@@ -32,6 +32,7 @@ from ..common.backends import (
     pick,
     triton_obstacle,
 )
+from ..common.device import indices_of, size_of
 
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 # How far past a cell's face, in units of t, the traversal looks to find the cell it enters.
@@ -219,7 +220,7 @@ def march_torch(
     """
     low, high = aabb[:3].to(origins), aabb[3:].to(origins)
     parts: list[tuple[Tensor, Tensor]] = []
-    widest = math.ceil(float((high - low).norm()) / step) + 1
+    widest = size_of(((high - low).norm() / step).ceil()) + 1
     rays = max(1, AT_ONCE // widest)
     for begin in range(0, origins.shape[0], rays):
         part = slice(begin, begin + rays)
@@ -237,8 +238,8 @@ def march_torch(
         t = near[:, None] + k * step  # [r, K]
         points = o[:, None] + d[:, None] * (t + 0.5 * step)[..., None]
         keep = (k < stop[:, None]) & _occupied(binaries, (points - low) / (high - low))
-        ray, column = torch.nonzero(keep).unbind(1)
-        parts.append((ray + begin, t[ray, column]))
+        kept = indices_of(keep.view(-1))
+        parts.append((kept // widest + begin, t.view(-1)[kept]))
     starts = torch.cat([t for _, t in parts])
     return Samples(torch.cat([ray for ray, _ in parts]), starts, starts + step)
 

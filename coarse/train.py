@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..common.config.models import CoarseConfig
+from ..common.device import Number, shown
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.coarse_result import handed_off, write_result
 from ..common.runs.folder import Run
@@ -34,22 +35,24 @@ def run_coarse(run: Run) -> None:
     judges = prepare_judges(run, COARSE, device)
     learner = scene.learner()
 
-    def step(index: int) -> dict[str, float]:
-        scene.prepare(index)
+    def step(index: int) -> dict[str, Number]:
+        with judges.memory_advice():
+            scene.prepare(index)
         cameras, lights = sample_views(
             config.camera, config.light, config.views, index, device, judges.group
         )
-        views, own = scene.render(cameras, lights, index)
         with judges.memory_advice():
+            views, own = scene.render(cameras, lights, index)
             judged = judges(views, index)
             loss = judged.loss + own
             learner.descend(loss, index, config.steps)
             judges.learn()
-        return {"loss": float(loss.detach()), **judged.watch}
+        return {"loss": shown(loss), **judged.watch}
 
     state = Together(learner, judges=judges)
+    every, check = config.checkpoint_every, learner.check
     with watching_growth(run, COARSE).shows(scene, judges) as growth:
-        train(run, "coarse", run.coarse, state, config.steps, config.checkpoint_every, step, growth)
+        train(run, "coarse", run.coarse, state, config.steps, every, step, check, growth)
     save_strip(scene.preview(), run.coarse / "preview.png")
     picture_end(run.coarse, scene, 128)
     write_result(run, scene.hand_off(run.config.handoff))

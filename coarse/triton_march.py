@@ -14,6 +14,8 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from ..common.device import size_of
+
 BLOCK = 128  # stretches of a ray at once
 
 
@@ -45,7 +47,7 @@ def march(
     kernel: Any = _march[(rays,)]  # pyright: ignore[reportIndexIssue]
     kernel(*common, step, counts, counts, origins, origins, WRITE=False, BLOCK=BLOCK, **sizes)
     stops = counts.cumsum(0)
-    total = int(stops[-1])
+    total = size_of(stops[-1])
     ray_indices = torch.empty(total, dtype=torch.int64, device=origins.device)
     starts, ends = torch.empty_like(origins[:, 0]).new_empty(2, total).unbind(0)
     if total:

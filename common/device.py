@@ -124,9 +124,54 @@ def computes_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
+Number = float | Tensor
+"""A number to be shown, or a scalar that is still on its way from a device."""
+
+
+def shown(value: Tensor) -> Number:
+    """A scalar as a number, if it lies on the CPU; a device's is read when somebody looks at it."""
+    return float(value.detach()) if value.device.type == "cpu" else value.detach()
+
+
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     """A tensor on `device`; from the CPU without waiting for what the device still has to do."""
     return tensor.to(device, non_blocking=tensor.device.type == "cpu")
+
+
+class Waiting:
+    """Where a step may wait for its device: for how large what follows is, and nothing else.
+
+    `torch.cuda.set_sync_debug_mode("error")` finds every other place; it is lifted within a block.
+    depth: how many blocks are open.
+    """
+
+    depth = 0
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+
+    def __enter__(self) -> None:
+        Waiting.depth += 1
+        if self._cuda:
+            self._before = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode(0)
+
+    def __exit__(self, *error: object) -> None:
+        Waiting.depth -= 1
+        if self._cuda:
+            torch.cuda.set_sync_debug_mode(self._before)
+
+
+def size_of(count: Tensor) -> int:
+    """A count as a whole number, for something to be made as large as that."""
+    with Waiting(count.device):
+        return int(count)
+
+
+def indices_of(mask: Tensor) -> Tensor:
+    """Where a flat mask `[N]` is true, int64 `[M]`, ascending."""
+    with Waiting(mask.device):
+        return torch.nonzero(mask)[:, 0]
 
 
 @lru_cache(maxsize=256)

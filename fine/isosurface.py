@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..common.backends import Twin, everywhere, numba_obstacle, pick
-from ..common.device import constant
+from ..common.device import Waiting, constant, indices_of
 from ..common.errors import UserError
 from .tetgrid import TetGrid
 
@@ -185,14 +185,15 @@ def connectivity_torch(inside: Tensor, tets: Tensor) -> tuple[Tensor, Tensor]:
     """`connectivity` in plain torch."""
     device = tets.device
     case = tet_cases(inside, tets)
-    crossed = torch.nonzero((case != 0) & (case != 15)).squeeze(1)
+    crossed = indices_of((case != 0) & (case != 15))
     tets, case = tets[crossed], case[crossed]
     corners = constant(CORNERS, device)[case]  # [M, 2, 3]
     ends = constant(TET_EDGES, device)[corners].reshape(-1, 12)  # [M, 2 * 3 * 2]
     ends = torch.gather(tets, 1, ends).view(-1, 2, 3, 2)
     second = constant(COUNTS, device)[case] == 2
     kept = torch.stack([torch.ones_like(second), second], dim=1)  # [M, 2] slots with a triangle
-    edges, corner = _unique_edges(ends[kept].reshape(-1, 2), inside.shape[0])
+    triangles = ends.flatten(0, 1)[indices_of(kept.view(-1))]  # [F, 3, 2]
+    edges, corner = _unique_edges(triangles.view(-1, 2), inside.shape[0])
     return corner.view(-1, 3), edges
 
 
@@ -210,7 +211,8 @@ def triangle_counts(inside: Tensor, tets: Tensor) -> Tensor:
 def _unique_edges(ends: Tensor, vertex_count: int) -> tuple[Tensor, Tensor]:
     """Distinct edges `[S, 2]`, ascending, and the place of each given edge among them."""
     low, high = ends.min(dim=1).values, ends.max(dim=1).values
-    keys, place = torch.unique(low * vertex_count + high, return_inverse=True)
+    with Waiting(ends.device):
+        keys, place = torch.unique(low * vertex_count + high, return_inverse=True)
     return torch.stack([keys // vertex_count, keys % vertex_count], dim=1), place
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..common.device import constant, send
+from ..common.device import constant, indices_of, send
 
 # Walks (0,0,0) -> (1,1,1) along the axes in each order. An even order of the axes gives a positive
 # determinant det(v1-v0, v2-v0, v3-v0); for the odd ones the two middle vertices change places.
@@ -86,7 +86,7 @@ class TetGrid:
             low, high = (0, self.resolution), (1, self.resolution)
             some = some.narrow(axis, *low) | some.narrow(axis, *high)
             every = every.narrow(axis, *low) & every.narrow(axis, *high)
-        return torch.nonzero((some ^ every).reshape(-1)).squeeze(1)
+        return indices_of((some ^ every).reshape(-1))
 
     def tets(self, cells: Tensor) -> Tensor:
         """The six tetrahedra of each cell as vertex ids, int64 `[6M, 4]`, cell after cell.

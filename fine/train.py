@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..common.config.models import FineConfig
+from ..common.device import Number, shown
 from ..common.errors import UserError
 from ..common.files import write_whole
 from ..common.guidance.prepare import prepare_judges
@@ -56,28 +57,29 @@ def run_fine(run: Run) -> None:
     learner = model.learner(config)
     finished = functools.cache(lambda: model.surface().detach())
 
-    def step(index: int) -> dict[str, float]:
+    def step(index: int) -> dict[str, Number]:
         painting = config.paint_from is not None and index >= config.paint_from
         cameras, lights = sample_views(
             config.camera, config.light, config.views, index, device, judges.group
         )
-        surface = finished() if painting else model.surface()
-        views = render_surface(
-            surface, model.texture, cameras, lights, config.resolution, background, painting
-        )
         with judges.memory_advice():
+            surface = finished() if painting else model.surface()
+            views = render_surface(
+                surface, model.texture, cameras, lights, config.resolution, background, painting
+            )
             judged = judges(views, index)
             loss = judged.loss
             if not painting:
                 loss = loss + regularizers(surface, model.sdf.value, config, index)
             learner.descend(loss, index, config.steps)
             judges.learn()
-        return {"loss": float(loss.detach()), **judged.watch}
+        return {"loss": shown(loss), **judged.watch}
 
     state = Together(learner, judges=judges)
+    every, check = config.checkpoint_every, learner.check
     subject = Pictured(model, config, background)
     with watching_growth(run, FINE).shows(subject, judges) as growth:
-        train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step, growth)
+        train(run, "fine", run.fine, state, config.steps, every, step, check, growth)
     picture_end(run.fine, subject, 256)
     save_strip(preview(model, config), run.fine / "preview.png")
 

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..device import constant
 from ..errors import UserError
 from .base import Condition, TextEmbedding
 from .camera_features import reads_camera, reads_reference, unet_inputs
@@ -78,7 +79,7 @@ class LatentUNetPrior(PretrainedPrior):
         width = self.denoiser.config.time_cond_proj_dim
         if width is None:
             return None
-        scale = torch.full((len(x),), self.options.embedded_guidance - 1.0)
+        scale = torch.full((len(x),), self.options.embedded_guidance - 1.0, device=x.device)
         return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=width).to(x)
 
 
@@ -113,5 +114,6 @@ class SDXLPrior(LatentUNetPrior):
     def added_conditions(self, x: Tensor, text: TextEmbedding) -> dict[str, Tensor]:
         """The pooled text and the time ids: original size, crop corner, target size."""
         height, width = (self.factor * side for side in x.shape[2:])
-        ids = x.new_tensor([height, width, 0, 0, height, width]).expand(len(x), 6)
+        sizes = (height, width, 0, 0, height, width)
+        ids = constant(sizes, x.device, x.dtype).expand(len(x), 6)
         return {"text_embeds": text.tensors["pooled"], "time_ids": ids}

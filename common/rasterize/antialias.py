@@ -19,6 +19,7 @@ from numba import njit
 from torch import Tensor
 
 from ..backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
+from ..device import indices_of
 from ..scene.mesh import opposite_vertices
 from .interpolate import Raster, gather_rows
 from .silhouette import SHORTEST, edge_codes, silhouettes_torch
@@ -75,7 +76,7 @@ def _crossed_pairs(
         opposite = opposite_vertices(raster.faces)
     with torch.no_grad():
         flat = _edges(raster, opposite).view(-1)  # [B * 2 * H * W]
-    slot = torch.nonzero(flat)[:, 0]
+    slot = indices_of(flat != 0)
     if slot.shape[0] == 0:
         return None
     code = flat[slot].long()

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ..backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
+from ..device import indices_of
 from .visibility import visible_faces
 
 
@@ -95,7 +96,7 @@ def rasterize(vertices: Tensor, faces: Tensor, mvp: Tensor, height: int, width: 
         raise ValueError("vertices, mvp: expected finite clip positions, got inf or nan")
     face_index = visible_faces(clip, faces, height, width)
     flat = face_index.view(-1)
-    pixels = torch.nonzero(flat >= 0)[:, 0]
+    pixels = indices_of(flat >= 0)
     face = flat[pixels]
     bary = barycentrics(clip, faces, pixels, face, height, width)
     return Raster(face_index, pixels, face, bary, clip, faces)

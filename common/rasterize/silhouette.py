@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..device import Waiting, indices_of
+
 SHORTEST = 2.0**-10  # pixels; a shorter edge has no direction in float32 worth following
 REACHES = 2**30  # steps of a reach of one pixel
 HALF_EDGES = 2**30 - 1  # the most that keys tell apart
@@ -51,7 +53,8 @@ def silhouettes_torch(
     stop_line = torch.minimum((high - 0.5).ceil().long(), lines)
     long_enough = delta.abs().amax(1) >= SHORTEST
     count = torch.where(long_enough, (stop_line - first_line).clamp_min(0), 0)
-    own = torch.repeat_interleave(torch.arange(count.shape[0], device=count.device), count)
+    with Waiting(count.device):
+        own = torch.repeat_interleave(torch.arange(count.shape[0], device=count.device), count)
     if own.shape[0] == 0:
         return keys.view(batch, 2, height, width)
     line = first_line[own] + torch.arange(own.shape[0], device=own.device)
@@ -68,7 +71,7 @@ def silhouettes_torch(
     owns_centres = (side * dy < 0) | ((dy == 0) & (side * dx > 0))  # top-left rule
     first = torch.where(flat, side * dy, -side * dx) > 0
     step = step - (((where > 0) | ((where == 0) & owns_centres)) != first).long()
-    there = (step >= 0) & (step + 1 < torch.where(flat, width, height))
+    there = indices_of((step >= 0) & (step + 1 < torch.where(flat, width, height)))
     own, axis, first, t, line = (x[there] for x in (own, axis, first, t, line))
     a, b, step, position = a[there], b[there], step[there], position[there]
     row, col = torch.where(axis == 0, line, step), torch.where(axis == 0, step, line)
@@ -101,8 +104,9 @@ def silhouette_edges(
     goes_on = (own * across < 0.0) | ((own == 0.0) & (across == 0.0))
     neighbours = known & (opposite < third)  # the neighbour takes this edge
     drawn = valid[:, faces].all(-1, keepdim=True)
-    view, half_edge = torch.nonzero((drawn & ~neighbours & ~goes_on).flatten(1)).unbind(1)
-    side = torch.where(own != 0.0, own, across).sign().flatten(1)[view, half_edge]
+    found = indices_of((drawn & ~neighbours & ~goes_on).view(-1))
+    view, half_edge = found // (3 * faces.shape[0]), found % (3 * faces.shape[0])
+    side = torch.where(own != 0.0, own, across).sign().view(-1)[found]
     return view, half_edge, side
 
 

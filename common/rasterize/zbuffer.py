@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..device import size_of
+
 W_EPS = 1e-6  # vertices with clip w up to here are at or behind the camera
 SUBPIXEL = 2.0**14  # steps of the screen grid in a pixel
 EDGE_STEP = 2.0**-28  # the smallest edge function that is not zero, on that grid
@@ -56,7 +58,7 @@ def nearest_torch(screen: Tensor, valid: Tensor, faces: Tensor, height: int, wid
     wide = (right - left).clamp_min(0)
     pixels = torch.where(drawn, wide * (bottom - top).clamp_min(0), 0)
     stops = pixels.cumsum(0)
-    total = int(stops[-1]) if stops.shape[0] else 0
+    total = size_of(stops[-1]) if stops.shape[0] else 0
     for begin in range(0, total, AT_ONCE):
         pair = torch.arange(begin, min(begin + AT_ONCE, total), device=screen.device)
         own = torch.searchsorted(stops, pair, right=True)

@@ -119,8 +119,9 @@ def load_optimizer_state(
             state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             if state:
                 optimizer.state[parameter] = {
-                    # Adam keeps its step count on the CPU, its moments beside the parameter.
-                    k: v.clone() if k == "step" else v.to(parameter.device)
+                    # Adam keeps its step count on the CPU, unless fused, its moments beside the
+                    # parameter.
+                    k: v.clone() if k == "step" and not group["fused"] else v.to(parameter.device)
                     for k, v in state.items()
                 }
 
