@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from maquette.common.commands import shelf
+from maquette.common.commands import many, shelf
 from maquette.common.commands.watched import watched
 from maquette.common.errors import UserError
 
@@ -54,6 +54,13 @@ Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 ]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", metavar="N", help="N runs of as many seeds, ranked.")
+]
+Clip = Annotated[
+    str | None,
+    typer.Option("--clip", metavar="FOLDER", help="Rank seeds by this CLIP model as well."),
+]
 Preset = Annotated[
     str | None, typer.Option("--preset", metavar="NAME", help="fast, default or best.")
 ]
@@ -105,11 +112,18 @@ def run(
     device: Device = None,
     out: Out = None,
     preset: Preset = None,
+    seeds: Seeds = None,
+    clip: Clip = None,
 ) -> None:
     """Make a textured mesh: coarse stage, fine stage, export."""
     from maquette.common.begin import Choices, begin
 
     choices = Choices(config, settings or (), prior, seed, device, out, loras or (), vram, preset)
+    if seeds is not None:
+        from maquette.common.many.seeds import run_seeds
+
+        run_seeds(prompt, choices, seeds, clip)
+        return
     _all_stages(begin(prompt, choices))
 
 
@@ -241,6 +255,7 @@ def train_prior(
 
 
 shelf.register(app)
+many.register(app)
 
 
 def main() -> None:

@@ -54,9 +54,29 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     LoRAs belong to the fine stage's model, and to the coarse stage's where both have the same.
     """
     choices = choices or Choices()
-    suited = SUITED.get(choices.prior or "") if choices.config is None else None
+    run = _opened(_built(prompt, choices), choices.out)
+    suited = _suited(choices)
+    if suited is not None:
+        from .runs.progress import say
+
+        say(f"configuration: {suited}, which is made for {choices.prior}; --config chooses another")
+    return run
+
+
+def plan(prompt: str, choices: Choices | None = None) -> RunConfig:
+    """The configuration of the run that `begin` would make, checked alike; nothing is made."""
+    config = _built(prompt, choices or Choices())
+    check_prompts(config, STAGES)
+    return config
+
+
+def _suited(choices: Choices) -> str | None:
+    return SUITED.get(choices.prior or "") if choices.config is None else None
+
+
+def _built(prompt: str, choices: Choices) -> RunConfig:
     pairs = _pairs(STAGES, choices)
-    file, base = choices.config or suited, None
+    file, base = choices.config or _suited(choices), None
     if choices.preset is not None:
         base = preset_settings(choices.preset, prompt, file)
     fixed = {"seed": choices.seed, "device": choices.device}
@@ -65,12 +85,7 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
         same = built.coarse.prior.name == built.fine.prior.name
         pairs += _prior_pairs(STAGES if same else (FINE,), "loras", _listed(choices.loras))
         built = build_config(prompt, file, pairs, base, **fixed)
-    run = _opened(built, choices.out)
-    if suited is not None:
-        from .runs.progress import say
-
-        say(f"configuration: {suited}, which is made for {choices.prior}; --config chooses another")
-    return run
+    return built
 
 
 def derive(folder: str, prompt: str | None = None, choices: Choices | None = None) -> Run:

@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/guidance", "common/shelf"),
     ("common/watch",),
     ("common/begin", "coarse", "fine"),
+    ("common/many",),
     ("common/commands",),
     ("pipeline",),
 )
@@ -28,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 LIGHT = (
     *("common/begin", "common/options", "common/config/reading", "common/losses/__init__"),
     *("common/guidance/choose", "common/runs/folder", "common/embedded/door", "pipeline"),
-    *("common/shelf/tables", "common/shelf/cleaning"),
+    *("common/shelf/tables", "common/shelf/cleaning", "common/many/jobs"),
 )
 """Files that a mistake of the command line is found by: nothing heavy comes with them."""
 HEAVY = {"torch", "numpy", "numba", "scipy", "trimesh", "nerfacc", "diffusers", "transformers"}

@@ -37,6 +37,36 @@ def knows_toybox(location: Location) -> bool:
     return location.folder is not None and is_toybox(location.folder)
 
 
+_kept: dict[str, PretrainedPrior] | None = None
+MOST_KEPT = 2
+"""A prior a stage."""
+
+
+def keep_priors() -> None:
+    """From here on this process keeps what it loads, with text encoders, for the next run."""
+    global _kept
+    _kept = {}
+
+
+def keeping() -> bool:
+    """Whether this process keeps its priors."""
+    return _kept is not None
+
+
+def load_or_kept(
+    prior: PriorConfig, device: torch.device | str = "cpu", text: bool = True
+) -> PretrainedPrior:
+    """`load`, or what was kept of a load of the same model before; what is kept is not changed."""
+    if _kept is None:
+        return load(prior, device, text)
+    key = f"{device} {prior.model_dump_json()}"
+    if key not in _kept:
+        while len(_kept) >= MOST_KEPT:
+            _kept.pop(next(iter(_kept)))  # its memory is free before the next one is loaded
+        _kept[key] = load(prior, device, text=True)
+    return _kept[key]
+
+
 def load(
     prior: PriorConfig, device: torch.device | str = "cpu", text: bool = True
 ) -> PretrainedPrior:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..config.priors import PriorConfig, parse_lora
-from ..embedded.door import load
+from ..embedded.door import keeping, load, load_or_kept
 from ..embedded.names import EXACT, for_space, model_folder
 from ..errors import UserError
 from ..files import write_whole
@@ -113,7 +113,10 @@ def _pretrained(
         texts = _texts(prompt, config, pin["takes_camera"])
         known = read_texts(text_path(folder, _identity(options, pin, device), texts), texts)
     parts_in_encoders = bool(options.loras or options.textual_inversions)
-    prior = load(options, device, text=known is None or parts_in_encoders)
+    # VSD trains within the prior's own network, which no other run may then go on with.
+    own = isinstance(config.distillation, VSD)
+    loading = load if own else load_or_kept
+    prior = loading(options, device, text=known is None or parts_in_encoders)
     if stage.large:
         check_fits(prior.space, prior.resolution, config.resolution, prior.source)
     pin = _write_pin(folder, prior)
@@ -126,7 +129,8 @@ def _pretrained(
         known = prior.encode_text(texts)
         write_texts(text_path(folder, _identity(options, pin, device), texts), known)
         _tell_of_cuts(run, prior.truncation_notes)
-    prior.free_text_encoder()
+    if own or not keeping():
+        prior.free_text_encoder()
     known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})
     told = _told(config, prior.takes_camera)
     return prior, ViewPrompts.encode(KnownTexts(known), prompt, text, told)

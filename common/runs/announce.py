@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config.models import RunConfig
 from ..options import values_of
 from .folder import Run
-from .progress import say
+from .progress import preface
 from .stage import STAGES, Stage
 
 COMPILED = "about 20 s"
@@ -18,9 +18,8 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def announce(run: Run, stages: Sequence[Stage] = STAGES, exported: bool = True) -> None:
-    """Tell what is about to happen, in a few lines."""
-    for line in lines(run, stages, exported):
-        say(line)
+    """Tell what is about to happen, in a few lines, as soon as the first of it begins."""
+    preface(lines(run, stages, exported))
 
 
 def lines(run: Run, stages: Sequence[Stage], exported: bool) -> list[str]:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,20 @@ def heard(line: Mapping[str, Any]) -> None:
 def emit(event: str, **values: Any) -> None:
     """One JSON object, as a line of standard output."""
     print(json.dumps({"event": event, "time": round(time.time(), 3), **values}), flush=True)
+
+
+_preface: list[str] = []
+
+
+def preface(lines: Sequence[str]) -> None:
+    """Lines to be told once work really begins: what is wrong with the input comes alone."""
+    _preface[:] = lines
+
+
+def _begin() -> None:
+    lines, _preface[:] = list(_preface), []
+    for line in lines:
+        say(line)
 
 
 class Meter(Protocol):
@@ -208,6 +222,7 @@ def stage_progress(
 
     later: seconds of what follows the stage; None where nobody knows, 0 if nothing does.
     """
+    _begin()
     pace = Pace(total, start, later)
     if watching().output == "quiet":
         yield _Silence()
@@ -230,6 +245,7 @@ def stage_progress(
 @contextmanager
 def doing(stage: str) -> Iterator[Callable[[str], None]]:
     """Show the parts of work that has no steps to count, such as an export; each as it begins."""
+    _begin()
     output, number = watching().output, 0
     if output == "people" and console.is_terminal:
         with console.status(f"[bold]{stage}") as status:

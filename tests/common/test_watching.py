@@ -48,6 +48,7 @@ from maquette.common.watch.looks import Look, normal_colors
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
+    progress.preface([])  # what commands of other tests had to say before they failed
     yield
     choose(Watching())
 
@@ -205,6 +206,9 @@ def test_a_command_keeps_its_own_options_beside_the_added_ones() -> None:
 
 def test_the_announcement_says_where_what_and_with_whom(run: Run, capsys) -> None:
     announce(run)
+    assert capsys.readouterr().err == ""  # what is wrong with the input would come alone
+    with stage_progress("coarse", 500):
+        pass
     told = capsys.readouterr().err.splitlines()
     assert told[:2] == [
         f"run: {run.folder}  (seed 0, device auto)",
