@@ -6,8 +6,12 @@ import json
 
 import typer
 
+from ..common.config.models import ExportConfig
 from ..common.config.reading import changed
+from ..common.files import digest_of
+from ..common.runs.checkpoints import checkpoint_path
 from ..common.runs.folder import Run, slug
+from ..common.runs.origin import Origin, changes, finish, outputs_whole, told
 from ..common.runs.progress import say
 from .export.export import export
 from .train import load_finished
@@ -20,11 +24,24 @@ def finish_export(run: Run) -> None:
         paths = [run.export / report["obj"], run.export / report["turntable"]]
     except (OSError, ValueError, KeyError, TypeError):
         paths = []  # not exported yet, or cut off
-    if not paths or not all(path.is_file() for path in paths):
+    found = changes(run.export, _origin(run, run.config.export))
+    if found and paths:
+        say(f"{told('export', found)}; exporting again")
+    whole = all(path.is_file() for path in paths) and outputs_whole(run.export)
+    if not paths or found or not whole:
         run_export(run)
         return
     for path in paths:
         typer.echo(path)
+
+
+def _origin(run: Run, config: ExportConfig) -> Origin:
+    """What an export is made of: its settings, and the model that the fine stage ended with."""
+    given = {}
+    last = checkpoint_path(run.fine, run.config.fine.steps)
+    if last.is_file():
+        given["the fine stage's result"] = digest_of(last)
+    return Origin(config.model_dump(mode="json"), given)
 
 
 def run_export(run: Run, faces: int | None = None, texture_size: int | None = None) -> None:
@@ -47,6 +64,9 @@ def run_export(run: Run, faces: int | None = None, texture_size: int | None = No
         unwrap_limit_s=config.unwrap_limit,
         speck_share=config.speck_share,
     )
+    made = (report.obj, report.mtl, report.texture, report.glb, report.turntable)
+    outputs = [path.name for path in made]
+    finish(run.export, _origin(run, config), *outputs, "report.json")
     run.event("exported", faces=report.faces_out, psnr=report.psnr_mean, seconds=report.seconds)
     if report.unwrap_reason:
         run.warn(f"unwrapped without xatlas: {report.unwrap_reason}")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .. import stopping
 from ..config.models import AdamConfig
 from ..errors import UserError
 from ..files import remove_parts
+from ..threads import crowding
 from . import checkpoints
 from .folder import Run
 from .progress import say, stage_progress
@@ -126,39 +127,38 @@ def train(
 
     step: does step number `i` and returns the numbers to show, by name. Raises UserError if one of
     them, or the gradient of a step, is not finite, naming it, the step and what the run can go on
-    from; nothing of that step is kept.
+    from; nothing of that step is kept. Raises Stopped, after a checkpoint of the step under way,
+    if the process was asked to stop.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
     done, tensors = checkpoints.read_latest(folder, run.warn)
     start = done or 0
     if tensors is not None:
-        state.load(tensors)
-        checkpoints.load_random_state(tensors)
+        with checkpoints.fitting(checkpoints.checkpoint_path(folder, start)):
+            state.load(tensors)
+            checkpoints.load_random_state(tensors)
     if start >= total:
         return
     run.event("stage started", stage=stage, step=start, total=total)
+    if (line := crowding()) is not None:
+        say(line)
     began = time.monotonic()
-    with _resumable(run), stage_progress(stage, total, start) as meter:
+    # Who asks to stop gets the step that is under way, and a checkpoint of it.
+    with stage_progress(stage, total, start) as meter, stopping.finish_first():
         meter.update(start)
         for index in range(start, total):
             numbers = _finite_step(step, index, stage)
             meter.update(index + 1, numbers)
-            if (index + 1) % every == 0 or index + 1 == total:
+            asked = stopping.asked()
+            if (index + 1) % every == 0 or index + 1 == total or asked:
                 save(folder, index + 1, state)
                 rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
                 run.event("checkpoint", stage=stage, step=index + 1, **rounded)
+            if asked:
+                run.event("stopped", stage=stage, step=index + 1)
+                stopping.check()
     run.event("stage finished", stage=stage, seconds=round(time.monotonic() - began, 2))
-
-
-@contextmanager
-def _resumable(run: Run) -> Iterator[None]:
-    """Tell who stops a stage with Ctrl-C how to go on with it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"stopped; to go on from the last checkpoint: maquette resume {run.folder}")
-        raise
 
 
 def save(folder: Path, step: int, state: Trainable) -> None:
