@@ -6,10 +6,19 @@ import torch
 
 from ..common.config.models import CoarseConfig
 from ..common.device import Number, shown
+from ..common.embedded.door import prior_digest
 from ..common.guidance.prepare import prepare_judges
-from ..common.runs.coarse_result import handed_off, write_result
+from ..common.runs.checkpoints import steps_on_disk
+from ..common.runs.coarse_result import (
+    PREVIEW,
+    coarse_origin,
+    handed_off,
+    is_cleaned,
+    write_result,
+)
 from ..common.runs.folder import Run
 from ..common.runs.loop import Together, begin_on, train
+from ..common.runs.origin import agree, finish
 from ..common.runs.stage import COARSE
 from ..common.scene.images import save_strip
 from ..common.scene.views import sample_views
@@ -24,9 +33,17 @@ def make_scene(config: CoarseConfig, device: torch.device) -> Scene:
     return Nerf(config, device)
 
 
-def run_coarse(run: Run) -> None:
-    """Train the coarse stage of a run to its end, going on from its last checkpoint."""
+def run_coarse(run: Run, redo: bool = False) -> None:
+    """Train the coarse stage of a run to its end, going on from its last checkpoint.
+
+    redo: whether a result that other settings made is put aside; else that raises UserError.
+    """
     config = run.config.coarse
+    if is_cleaned(run):
+        return  # what it was made of is gone with it
+    origin = coarse_origin(run, prior_digest(config.prior, COARSE.space))
+    newest = max(steps_on_disk(run.coarse), default=None)
+    agree(run, run.coarse, "coarse", origin, redo, newest)
     if handed_off(run):
         return
     device = begin_on(run)
@@ -53,6 +70,7 @@ def run_coarse(run: Run) -> None:
     every, check = config.checkpoint_every, learner.check
     with watching_growth(run, COARSE).shows(scene, judges) as growth:
         train(run, "coarse", run.coarse, state, config.steps, every, step, check, growth)
-    save_strip(scene.preview(), run.coarse / "preview.png")
+    save_strip(scene.preview(), run.coarse / PREVIEW)
     picture_end(run.coarse, scene, 128)
     write_result(run, scene.hand_off(run.config.handoff))
+    finish(run.coarse, origin, PREVIEW)

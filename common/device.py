@@ -117,6 +117,17 @@ def devices() -> list[str]:
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
+def threads() -> int:
+    """How many threads torch computes with on the CPU."""
+    return torch.get_num_threads()
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads on the CPU from now on."""
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether a device has units for bfloat16, so that it computes in it natively."""
     if device.type == "cuda":

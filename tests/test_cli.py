@@ -105,8 +105,8 @@ def with_coarse_stage(folder: Path) -> Run:
     [
         ([""], ["prompt is empty"]),
         (["   "], ["prompt is empty"]),
-        (["a red mushrom"], ["'mushrom'", "mushroom", "categories"]),
-        (["a photo of an astronaut riding a horse"], ["'astronaut'", "categories"]),
+        (["a red mushrom"], ["'mushrom'", "mushroom", "default prior", "--prior sd15"]),
+        (["a photo of an astronaut riding a horse"], ["'astronaut'", "--prior sd15"]),
         (["a red mushroom\nand a blue car"], ["red"]),
         (["x" * 5000], ["doesn't know"]),
         (["красный гриб 🍄"], ["doesn't know"]),

@@ -129,6 +129,8 @@ def _pretrained(
         known = prior.encode_text(texts)
         write_texts(text_path(folder, _identity(options, pin, device), texts), known)
         _tell_of_cuts(run, prior.truncation_notes)
+    for note in prior.notes:
+        run.warn(note)
     if own or not keeping():
         prior.free_text_encoder()
     known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})

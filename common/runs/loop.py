@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .. import backends
+from .. import backends, stopping
 from ..config.models import AdamConfig
 from ..device import Number, news, pick_device
 from ..errors import UserError
 from ..files import remove_parts
+from ..threads import crowding
 from . import checkpoints
 from .folder import Run
 from .history import seconds_after, work_of
@@ -187,25 +187,31 @@ def train(
     are read every `LOOK` steps. check: raises NotFiniteError for what a device has found out since.
     watcher: looks on, and changes nothing. Raises UserError if a number, or the gradient of a step,
     is not finite, naming it, the step and what the run can go on from; nothing of that step is
-    kept.
+    kept. Raises Stopped, after a checkpoint of the step under way, if the process was asked to
+    stop.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
     done, tensors = checkpoints.read_latest(folder, run.warn)
     start = done or 0
     if tensors is not None:
-        state.load(tensors)
-        checkpoints.load_random_state(tensors)
+        with checkpoints.fitting(checkpoints.checkpoint_path(folder, start)):
+            state.load(tensors)
+            checkpoints.load_random_state(tensors)
     if start >= total:
         return
     run.event("stage started", stage=stage, step=start, total=total)
+    if (line := crowding()) is not None:
+        say(line)
     began = time.monotonic()
     later = seconds_after(run, stage)
-    with _resumable(run), stage_progress(stage, total, start, later) as meter:
+    # Who asks to stop gets the step that is under way, and a checkpoint of it.
+    with stage_progress(stage, total, start, later) as meter, stopping.finish_first():
         meter.update(start)
         numbers: Mapping[str, float] = {}
         for index in range(start, total):
-            due = (index + 1) % every == 0 or index + 1 == total
+            asked = stopping.asked()
+            due = (index + 1) % every == 0 or index + 1 == total or asked
             found = _finite_step(step, check, index, stage, look=due or (index + 1) % LOOK == 0)
             numbers = numbers if found is None else found
             picture = watcher.after(index + 1, numbers) if watcher is not None else None
@@ -214,19 +220,12 @@ def train(
                 save(folder, index + 1, state)
                 rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
                 run.event("checkpoint", stage=stage, step=index + 1, **rounded)
+            if asked:
+                run.event("stopped", stage=stage, step=index + 1)
+                stopping.check()
     seconds = round(time.monotonic() - began, 2)
     work = next((work_of(run, each) for each in STAGES if each.name == stage), None)
     run.event("stage finished", stage=stage, seconds=seconds, steps=total - start, work=work)
-
-
-@contextmanager
-def _resumable(run: Run) -> Iterator[None]:
-    """Tell who stops a stage with Ctrl-C how to go on with it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"stopped; to go on from the last checkpoint: maquette resume {run.folder}")
-        raise
 
 
 def save(folder: Path, step: int, state: Trainable) -> None:
