@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from maquette.common.commands import many, shelf
+from maquette.common.commands import many, shelf, view
 from maquette.common.commands.watched import watched
 from maquette.common.errors import UserError
 
@@ -256,6 +256,7 @@ def train_prior(
 
 shelf.register(app)
 many.register(app)
+view.register(app)
 
 
 def main() -> None:

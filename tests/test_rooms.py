@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/guidance", "common/shelf"),
     ("common/watch",),
     ("common/begin", "coarse", "fine"),
-    ("common/many",),
+    ("common/many", "common/view"),
     ("common/commands",),
     ("pipeline",),
 )
