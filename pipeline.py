@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from maquette.common.commands import many, shelf, view
+from maquette.common.commands import many, shelf, ui, view
 from maquette.common.commands.watched import watched
 from maquette.common.errors import UserError
 
@@ -257,6 +257,7 @@ def train_prior(
 shelf.register(app)
 many.register(app)
 view.register(app)
+ui.register(app)
 
 
 def main() -> None:

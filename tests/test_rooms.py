@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/watch",),
     ("common/begin", "coarse", "fine"),
     ("common/many", "common/view"),
+    ("common/ui",),
     ("common/commands",),
     ("pipeline",),
 )

@@ -139,6 +139,8 @@ def open_ray(jobs: int, ask: Ask, address: str | None = None) -> RayHands:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's workers give way to everything else, and on a machine that is busy they stand still.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
     except ImportError:
