@@ -32,7 +32,7 @@ class Choices:
 
     config: a file's path or name. settings: `key=value` texts. prior, vram: for the stages that the
     command begins. loras: "PATH[:weight]" texts. out: the run's own folder. preset: a name of
-    `config.presets.PRESETS`.
+    `config.presets.PRESETS`. threads: of the CPU, which `common.threads.settle` has put in place.
     """
 
     config: str | None = None
@@ -44,6 +44,7 @@ class Choices:
     loras: Sequence[str] = ()
     vram: str | None = None
     preset: str | None = None
+    threads: int | None = None
 
 
 def begin(prompt: str, choices: Choices | None = None) -> Run:
@@ -54,7 +55,7 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     LoRAs belong to the fine stage's model, and to the coarse stage's where both have the same.
     """
     choices = choices or Choices()
-    run = _opened(_built(prompt, choices), choices.out)
+    run = _opened(_built(prompt, choices), choices)
     suited = _suited(choices)
     if suited is not None:
         from .runs.progress import say
@@ -98,7 +99,7 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
     choices = choices or Choices()
     source = open_run(folder)
     read_result(source)
-    if prompt is None and choices == Choices():
+    if prompt is None and choices == Choices(threads=choices.threads):
         return source
     if prompt is not None and not prompt.strip():
         raise UserError("the new prompt is empty; say what the shape is to become")
@@ -113,7 +114,7 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
         raise UserError(
             "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
         )
-    target = _opened(config, choices.out, name=config.fine_prompt, stages=(FINE,))
+    target = _opened(config, choices, name=config.fine_prompt, stages=(FINE,))
     with sole_writer(target.folder):
         _adopt(source, target)
     return target
@@ -129,12 +130,13 @@ def _adopt(source: Run, target: Run) -> None:
     """Copy a finished coarse stage into a new run; the last checkpoint last, it says 'complete'."""
     from .runs.checkpoints import checkpoint_path
     from .runs.coarse_result import RESULT, handed_off
+    from .runs.origin import FILE
 
     if target.folder.resolve() == source.folder.resolve() or handed_off(target):
         return
     target.coarse.mkdir(exist_ok=True)
     last = checkpoint_path(source.coarse, source.config.coarse.steps).name
-    for name in ("preview.png", RESULT, last):
+    for name in ("preview.png", FILE, RESULT, last):
         if (source.coarse / name).is_file():
             write_whole(target.coarse / name, (source.coarse / name).read_bytes())
     target.event("coarse stage adopted", source=str(source.folder))
@@ -142,15 +144,24 @@ def _adopt(source: Run, target: Run) -> None:
 
 def _opened(
     config: RunConfig,
-    out: str | None,
+    choices: Choices,
     name: str | None = None,
     stages: Sequence[Stage] = STAGES,
 ) -> Run:
+    _check_out(choices.out)
     check_prompts(config, stages)
-    from .device import pick_device  # torch comes after all that can be told without it
+    from .device import pick_device, threads, use_threads  # torch, after all told without it
 
     pick_device(config.device)
-    return open_or_create(with_absolute_paths(config), out, name)
+    run = open_or_create(with_absolute_paths(config), choices.out, name, threads=threads())
+    if choices.threads is None and run.threads is not None:
+        use_threads(run.threads)  # of a run that began before
+    return run
+
+
+def _check_out(out: str | None) -> None:
+    if out is not None and not out.strip():
+        raise UserError("--out is empty; give the folder that the run is to have")
 
 
 def _pairs(stages: Sequence[Stage], choices: Choices) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 import typer
 
-from ..common.errors import UserError
+from ..common.errors import UserError, one_line
 from ..common.files import write_whole
 from ..common.rasterize import Raster, interpolate
-from ..common.runs.folder import Run, open_run
+from ..common.runs.folder import Run, open_run, run_around
 from ..common.toybox.grammar import parse
 from ..common.toybox.objects import build
 from ..common.toybox.recognize import LOOKS, recognize
@@ -71,8 +71,16 @@ def textured(model: FineModel) -> Textured:
 
 def _check_writable(path: Path) -> None:
     """Scores take a while: a file that cannot be written is told before."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise UserError(f"cannot write {path}; give --json a file in a folder that exists")
+    told = one_line(str(path), 120)
+    try:
+        fits = path.parent.is_dir() and (path.is_file() or not path.exists())
+        around = run_around(path)
+    except (OSError, ValueError, RuntimeError):
+        fits, around = False, None
+    if not fits:
+        raise UserError(f"cannot write {told}; give --json a file in a folder that exists")
+    if around is not None:
+        raise UserError(f"--json: cannot write {told} into a run's own folder; choose another")
 
 
 def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/errors", "common/schedules"),
-    ("common/files", "common/device", "common/options"),
+    ("common/files", "common/device", "common/options", "common/stopping", "common/threads"),
     ("common/losses",),
     ("common/config",),
+    ("common/backends", "common/triton_probe"),
     ("common/scene", "common/fields"),
     ("common/rasterize",),
     ("common/runs", "common/toybox", "common/priors"),

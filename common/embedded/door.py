@@ -6,12 +6,15 @@ out and handed in here.
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config.priors import PriorConfig
+from ..config.priors import PriorConfig, Space, parse_lora
 from ..errors import UserError
-from ..priors.location import Location, locate, locate_folder
-from .names import EMBEDDED, is_toybox
+from ..files import digest_of
+from ..priors.location import ALIASES, Location, locate, locate_folder
+from .names import EMBEDDED, EXACT, for_space, is_toybox
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +68,30 @@ def load_or_kept(
             _kept.pop(next(iter(_kept)))  # its memory is free before the next one is loaded
         _kept[key] = load(prior, device, text=True)
     return _kept[key]
+
+
+def prior_digest(prior: PriorConfig, space: Space) -> str | None:
+    """A digest of a prior's weights, and of what is added to them; None where it can't be told.
+
+    The exact prior has none; a model on the hub is known by its commit, which the stage keeps.
+    """
+    if prior.name == EXACT:
+        return None
+    name = for_space(prior, space).name
+    place = EMBEDDED[name] if name in EMBEDDED else Path(name).expanduser()
+    added = [parse_lora(text)[0] for text in prior.loras]
+    places = [place, *(Path(p).expanduser() for p in (*added, *prior.textual_inversions))]
+    total = hashlib.blake2b(digest_size=16)
+    try:
+        if name in ALIASES or not place.exists():
+            return None
+        for at in places:
+            files = sorted(at.rglob("*.safetensors")) if at.is_dir() else [at]
+            for file in files:
+                total.update(f"{file.name} {digest_of(file)}\n".encode())
+    except OSError:
+        return None
+    return total.hexdigest()
 
 
 def load(

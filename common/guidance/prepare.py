@@ -24,7 +24,7 @@ from ..files import write_whole
 from ..losses import VSD
 from ..options import values_of
 from ..priors.base import Prior
-from ..priors.loading import choose_dtype
+from ..priors.loading import choose_dtype, dtype_note
 from ..priors.pretrained import PretrainedPrior
 from ..runs.folder import Run
 from ..runs.stage import AnyStageConfig, Stage
@@ -120,6 +120,8 @@ def _pretrained(
     if stage.large:
         check_fits(prior.space, prior.resolution, config.resolution, prior.source)
     pin = _write_pin(folder, prior)
+    if note := dtype_note(options, pin["family"], device):
+        run.warn(note)
     seconds = round(time.monotonic() - began, 2)
     run.event("prior loaded", stage=stage.name, **pin, dtype=str(prior.dtype), seconds=seconds)
     texts = _texts(prompt, config, prior.takes_camera)
@@ -127,6 +129,8 @@ def _pretrained(
         known = prior.encode_text(texts)
         write_texts(text_path(folder, _identity(options, pin, device), texts), known)
         _tell_of_cuts(run, prior.truncation_notes)
+    for note in prior.notes:
+        run.warn(note)
     if own or not keeping():
         prior.free_text_encoder()
     known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})
