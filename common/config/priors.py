@@ -79,5 +79,8 @@ class PriorConfig(Part):
     vae_tiling: bool = False
     checkpoint_vae: bool = False
     """Recompute the VAE's activations in the backward pass instead of keeping them."""
+    rows_at_once: Count | None = None
+    """Most rows (views times conditions) that the denoiser takes in one call; null is all of them,
+    and half as many whenever the card's memory runs out."""
     compile: bool = False
     """Run the denoiser through torch.compile."""
