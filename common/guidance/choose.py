@@ -23,6 +23,8 @@ from ..options import Schedule, values_of
 from ..priors.headers import check_inversion, check_lora
 from ..priors.location import (
     ALIASES,
+    Family,
+    Location,
     family_of,
     hub_errors,
     missing_libraries,
@@ -37,6 +39,43 @@ def judges_of(config: AnyStageConfig) -> dict[str, Schedule]:
     """The names of a stage's judges and their weights, without those that have none throughout."""
     weights: Mapping[str, Schedule] = dict(config.judges)
     return {name: points for name, points in weights.items() if any(values_of(points))}
+
+
+SUITED: Mapping[str, str] = {
+    EXACT: "exact",
+    **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
+    "sdxl": "sdxl",
+    **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
+    **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
+}
+"""The configuration that is made for a prior's name, where it can guide both stages."""
+FAMILY_SUITED: Mapping[Family, str] = {
+    "pixel": "magic3d-if-sd",
+    "sd": "magic3d-sd15",
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "flux": "flux",
+}
+"""The configuration that is made for models of a family."""
+
+
+def suited_to(coarse: PriorConfig, fine: PriorConfig) -> str | None:
+    """The shipped configuration that suits the stages' priors; None is the default one.
+
+    A pixel model in the coarse stage and a latent one in the fine stage are Magic3D's pair;
+    otherwise the coarse stage's model decides. Raises UserError for a model that isn't there.
+    """
+    prior = coarse if coarse.name not in (TOYBOX, *EMBEDDED) else fine
+    if prior.name in (TOYBOX, *EMBEDDED):
+        return None
+    if prior.name in SUITED:
+        return SUITED[prior.name]
+    location = find(prior)
+    return (
+        None
+        if knows_toybox(location)
+        else FAMILY_SUITED[family_of(location.index, location.source)]
+    )
 
 
 def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
@@ -138,7 +177,7 @@ def _check_real(part: AnyStageConfig, stage: Stage, prompt: str, device: str) ->
         _check_half(device)
     if part.distillation.loss == "vsd":
         require_peft()
-    sees = part.prior.resolution or _native_resolution(location.folder)
+    sees = part.prior.resolution or _native_resolution(location)
     if stage.large and family == "pixel" and sees is not None:
         check_fits("pixel", sees, part.resolution, location.source)
 
@@ -164,12 +203,19 @@ def _check_half(device: str) -> None:
     choose_dtype(PriorConfig(dtype="float16"), "sd", pick_device(device))
 
 
-def _native_resolution(folder: Path | None) -> int | None:
-    """The image size in the U-Net's configuration, if there is a folder that says it."""
-    if folder is None:
-        return None
+def _native_resolution(location: Location) -> int | None:
+    """The image size in the U-Net's configuration, if there is one that says it."""
+    folder = location.folder
+    if folder is None and location.commit is not None:
+        import huggingface_hub
+
+        with hub_errors(location.source, location.commit):
+            file = huggingface_hub.hf_hub_download(
+                location.source, "unet/config.json", revision=location.commit
+            )
+        folder = Path(file).parents[1]
     try:
-        found = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
+        found = json.loads(((folder or Path()) / "unet" / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
     size = found.get("sample_size")
