@@ -19,13 +19,35 @@ _DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno
 
 app = typer.Typer(
     name="maquette",
-    help="Text to 3D: a prompt in, a textured mesh out, in two stages.",
+    help="Text or image to 3D: a prompt or a picture in, a textured mesh out, in two stages.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Prompt = Annotated[str, typer.Argument(help="What to make, for example: a red mushroom.")]
+Prompt = Annotated[
+    str | None,
+    typer.Argument(help="What to make, for example: a red mushroom.", show_default=False),
+]
+Images = Annotated[
+    list[str] | None, typer.Option("--image", metavar="FILE", help="A picture of what to make.")
+]
+Elevation = Annotated[
+    str | None,
+    typer.Option(
+        "--elevation", metavar="DEG", help="How far above the horizon its camera was, or auto."
+    ),
+]
+Fovy = Annotated[
+    float | None,
+    typer.Option("--fovy", metavar="DEG", help="Vertical field of view of the picture's frame."),
+]
+DepthMap = Annotated[
+    str | None, typer.Option("--depth", metavar="FILE", help="A depth map of it; near is bright.")
+]
+NormalMap = Annotated[
+    str | None, typer.Option("--normal", metavar="FILE", help="A map of its normals.")
+]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 RunFolders = Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")]
 ConfigFile = Annotated[
@@ -67,7 +89,12 @@ JsonFile = Annotated[
 
 @app.command()
 def run(
-    prompt: Prompt,
+    prompt: Prompt = None,
+    images: Images = None,
+    elevation: Elevation = None,
+    fovy: Fovy = None,
+    depth: DepthMap = None,
+    normal: NormalMap = None,
     config: ConfigFile = None,
     settings: Settings = None,
     prior: PriorName = None,
@@ -77,18 +104,24 @@ def run(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Make a textured mesh: coarse stage, fine stage, export."""
+    """Make a textured mesh of a prompt, a picture, or both: coarse stage, fine stage, export."""
     from maquette.common.begin import Choices, begin
 
     choices = Choices(
-        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
-    )
-    _all_stages(begin(prompt, choices))
+        config, settings or (), prior, seed, device, out, loras or (), vram,
+        images or (), elevation, fovy, depth, normal,
+    )  # fmt: skip
+    _all_stages(begin(prompt or "", choices))
 
 
 @app.command()
 def coarse(
-    prompt: Prompt,
+    prompt: Prompt = None,
+    images: Images = None,
+    elevation: Elevation = None,
+    fovy: Fovy = None,
+    depth: DepthMap = None,
+    normal: NormalMap = None,
     config: ConfigFile = None,
     settings: Settings = None,
     prior: PriorName = None,
@@ -103,9 +136,10 @@ def coarse(
     from maquette.common.files import sole_writer
 
     choices = Choices(
-        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
-    )
-    opened = begin(prompt, choices)
+        config, settings or (), prior, seed, device, out, loras or (), vram,
+        images or (), elevation, fovy, depth, normal,
+    )  # fmt: skip
+    opened = begin(prompt or "", choices)
     from maquette.coarse.train import run_coarse  # what the command got wrong is told before
 
     with sole_writer(opened.folder):

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .config.image import ImageConfig
 from .config.models import RunConfig
 from .config.reading import build_config
 from .embedded.names import EXACT
 from .errors import UserError
 from .files import sole_writer, write_whole
-from .guidance.choose import check_prompts, with_absolute_paths
+from .guidance.choose import check_prompts, natural_fill, with_absolute_paths
 from .runs.folder import Run, open_or_create, open_run
 from .runs.stage import FINE, STAGES, Stage
 
@@ -30,7 +31,8 @@ class Choices:
     """What a command line chooses beside the prompt; None or empty where it says nothing.
 
     config: a file's path or name. settings: `key=value` texts. prior, vram: for the stages that the
-    command begins. loras: "PATH[:weight]" texts. out: the run's own folder.
+    command begins. loras: "PATH[:weight]" texts. out: the run's own folder. images: files of
+    pictures, elevation ("auto" or degrees) and fovy of their camera, depth, normal: maps of them.
     """
 
     config: str | None = None
@@ -41,10 +43,15 @@ class Choices:
     out: str | None = None
     loras: Sequence[str] = ()
     vram: str | None = None
+    images: Sequence[str] = ()
+    elevation: str | None = None
+    fovy: float | None = None
+    depth: str | None = None
+    normal: str | None = None
 
 
 def begin(prompt: str, choices: Choices | None = None) -> Run:
-    """The run of a prompt: new, or the one that the same settings began before.
+    """The run of a prompt, a picture, or both: new, or the one that the same settings began before.
 
     Everything that can be wrong with the input is found out before a folder is made. Without a
     configuration, a prior that has one of its own (`SUITED`) takes that, others the default one.
@@ -53,7 +60,7 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     choices = choices or Choices()
     suited = SUITED.get(choices.prior or "") if choices.config is None else None
     pairs = _pairs(STAGES, choices)
-    fixed = {"seed": choices.seed, "device": choices.device}
+    fixed = {"seed": choices.seed, "device": choices.device, "image": _image(choices)}
     built = build_config(prompt, choices.config or suited, pairs, **fixed)
     if choices.loras:
         same = built.coarse.prior.name == built.fine.prior.name
@@ -92,7 +99,7 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
         raise UserError(
             "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
         )
-    target = _opened(config, choices.out, name=config.fine_prompt, stages=(FINE,))
+    target = _opened(config, choices.out, config.title, (FINE,), source)
     with sole_writer(target.folder):
         _adopt(source, target)
     return target
@@ -111,6 +118,10 @@ def _adopt(source: Run, target: Run) -> None:
 
     if target.folder.resolve() == source.folder.resolve() or handed_off(target):
         return
+    if source.config.image is not None:
+        from .runs.picture import adopt
+
+        adopt(source, target)
     target.coarse.mkdir(exist_ok=True)
     last = checkpoint_path(source.coarse, source.config.coarse.steps).name
     for name in ("preview.png", RESULT, last):
@@ -124,12 +135,55 @@ def _opened(
     out: str | None,
     name: str | None = None,
     stages: Sequence[Stage] = STAGES,
+    source: Run | None = None,
 ) -> Run:
+    """The run of a configuration; source: one whose picture is taken over."""
+    if config.image is not None and not config.image.digest:
+        config = config.model_copy(update={"image": _placed(config, config.image)})
     check_prompts(config, stages)
     from .device import pick_device  # torch comes after all that can be told without it
 
     pick_device(config.device)
-    return open_or_create(with_absolute_paths(config), out, name)
+    config = with_absolute_paths(config)
+    if config.image is None or source is not None:
+        return open_or_create(config, out, name)
+    from .runs import picture
+
+    prepared = picture.prepare(config.image)
+    run = open_or_create(config, out, name or config.title)
+    picture.keep(run, prepared)
+    return run
+
+
+def _image(choices: Choices) -> dict[str, object]:
+    """The settings of the picture that the options stand for. Raises UserError for two pictures."""
+    if len(choices.images) > 1:
+        raise UserError(
+            f"--image was given {len(choices.images)} times; a run takes one picture of its object"
+        )
+    elevation = choices.elevation
+    return {
+        "path": choices.images[0] if choices.images else None,
+        "elevation": elevation if elevation in (None, "auto") else _degrees(elevation),
+        "fovy": choices.fovy,
+        "depth": choices.depth,
+        "normal": choices.normal,
+    }
+
+
+def _degrees(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--elevation takes degrees or auto, got {text!r}") from None
+
+
+def _placed(config: RunConfig, image: ImageConfig) -> ImageConfig:
+    """The picture with what its file and the prior decide filled in."""
+    from .runs.picture import with_digest
+
+    fill = natural_fill(config.coarse) if image.fill is None else image.fill
+    return with_digest(image.model_copy(update={"fill": fill}))
 
 
 def _pairs(stages: Sequence[Stage], choices: Choices) -> list[str]:

@@ -14,6 +14,7 @@ from ..common.config.models import FineConfig
 from ..common.device import pick_device
 from ..common.errors import UserError
 from ..common.files import write_whole
+from ..common.guidance.judges import Views
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import (
     DamagedCheckpointError,
@@ -29,7 +30,7 @@ from ..common.runs.progress import say
 from ..common.runs.stage import FINE
 from ..common.scene.cameras import Cameras, orbit, sphere_views
 from ..common.scene.images import save_strip
-from ..common.scene.views import sample_views, studio_lights
+from ..common.scene.views import picture_lights, sample_views, studio_lights
 from ..common.schedules import step_schedule
 from .first_shape import from_coarse, read_first, silhouette_iou, write_first
 from .isosurface import Isosurface
@@ -64,8 +65,13 @@ def run_fine(run: Run) -> None:
         views = render_surface(
             surface, model.texture, cameras, lights, config.resolution, background, painting
         )
+
+        def look(from_where: Cameras, resolution: int) -> Views:
+            lamps = picture_lights(config.light, from_where, index)
+            return render_surface(surface, model.texture, from_where, lamps, resolution, background)
+
         with judges.memory_advice():
-            judged = judges(views, index)
+            judged = judges(dataclasses.replace(views, look=look), index)
             loss = judged.loss
             if not painting:
                 loss = loss + regularizers(surface, model.sdf.value, config, index)

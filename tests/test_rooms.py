@@ -13,7 +13,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/files", "common/device", "common/options"),
     ("common/losses",),
     ("common/config",),
-    ("common/scene", "common/fields"),
+    ("common/scene", "common/fields", "common/picture"),
     ("common/rasterize",),
     ("common/runs", "common/toybox", "common/priors"),
     ("common/embedded",),

@@ -16,6 +16,8 @@ class JudgeWeights(Part):
     """The diffusion prior, through its distillation loss."""
     clip: Schedule = 0.0
     """CLIP (Dream Fields)."""
+    reference: Schedule = 1.0
+    """The picture, through its own view (`ReferenceConfig`); only where there is one."""
 
 
 class ClipConfig(Part):

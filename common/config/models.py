@@ -6,6 +6,7 @@ re-implementations. A config never changes. Nothing heavy is imported here.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -13,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..losses import SDS, AnyLoss
 from ..options import Color, Count, Decay, Fraction, Part, Positive, Schedule, Text
 from .fields import HashGridConfig
+from .image import ImageConfig, ReferenceConfig
 from .judges import ClipConfig, JudgeWeights
 from .priors import PriorConfig
 from .prompts import PromptConfig
@@ -82,6 +84,7 @@ class StageConfig(Part):
     """How the prior's opinion becomes a gradient (`docs/losses.md`)."""
     judges: JudgeWeights = JudgeWeights()
     clip: ClipConfig = ClipConfig()
+    reference: ReferenceConfig = ReferenceConfig()
     steps: Count
     views: Count = 32
     """Views a step."""
@@ -178,6 +181,9 @@ class RunConfig(Part):
     """Everything that decides what a run does."""
 
     prompt: Text
+    """What to make; may be empty where there is an image."""
+    image: ImageConfig | None = None
+    """A picture of what to make (`docs/image.md`)."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
     coarse: CoarseConfig = CoarseConfig()
@@ -189,6 +195,11 @@ class RunConfig(Part):
     def fine_prompt(self) -> str:
         """The prompt the fine stage follows."""
         return self.fine.prompt or self.prompt
+
+    @property
+    def title(self) -> str:
+        """What to call the result: the prompt, or else the picture's file."""
+        return self.fine_prompt or (PurePath(self.image.path).stem if self.image else "")
 
     @model_validator(mode="after")
     def _texture_fits(self) -> RunConfig:

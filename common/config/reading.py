@@ -31,6 +31,7 @@ def build_config(
     file: str | None = None,
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
+    image: Mapping[str, Any] | None = None,
     **fixed: Any,
 ) -> RunConfig:
     """The configuration of a new run: defaults, then a file, then `--set` pairs, then options.
@@ -38,17 +39,21 @@ def build_config(
     file: a path, or the name of one of the shipped configurations; None is the default one.
     overrides: `key=value` texts with dotted keys; values are read as YAML.
     base: settings to start from in place of a file.
+    image: settings of the picture, over all others; None means not given.
     fixed: top-level settings such as `seed`; None means not given.
     Raises UserError for an empty prompt, a file that cannot be read, an unknown key or a bad value.
     """
-    if not prompt.strip():
-        raise UserError(
-            'the prompt is empty; say what to make, for example: maquette run "a red mushroom"'
-        )
     tree = _expanded(base if base is not None else read_config_file(file), RunConfig)
     for pair in overrides:
         set_value(tree, pair)
     tree.update({k: v for k, v in fixed.items() if v is not None})
+    if given := {k: v for k, v in (image or {}).items() if v is not None}:
+        tree["image"] = {**(tree.get("image") or {}), **given}
+    if not prompt.strip() and not tree.get("image"):
+        raise UserError(
+            'the prompt is empty; say what to make, for example: maquette run "a red mushroom", or '
+            "give a picture of it: maquette run --image photo.png"
+        )
     tree["prompt"] = prompt.strip()
     return validate(tree)
 
