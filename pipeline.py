@@ -6,22 +6,42 @@ Nothing heavy is imported until a command runs, so that `--help` answers at once
 from __future__ import annotations
 
 import errno
+import io
+import os
+import shlex
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
-from maquette.common.errors import UserError
+from maquette.common import stopping
+from maquette.common.commands import many, shelf
+from maquette.common.commands.watched import watched
+from maquette.common.errors import UserError, one_line, shown
+from maquette.common.threads import settle
+from maquette.common.toybox.grammar import ALL_WORDS
 
-# A disk that is full, over its quota or read-only: the user's to mend, and nothing is lost.
-_DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# What a disk, a path or the machine refuses is the user's to mend, and nothing is lost by it.
+_REFUSED = {
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO", "ESTALE", "EBUSY"),
+        *("ENAMETOOLONG", "EISDIR", "ENOTDIR", "EEXIST", "ENOENT", "ELOOP", "ENXIO", "EINVAL"),
+        *("EMFILE", "ENFILE", "ENOMEM", "EAGAIN"),
+    )
+    if hasattr(errno, name)
+}
+# How torch and the system's loader word that memory ran out.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "alloc_cpu")
 
 app = typer.Typer(
     name="maquette",
     help="Text or image to 3D: a prompt or a picture in, a textured mesh out, in two stages.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -73,7 +93,29 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of t
 Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 ]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="Threads to compute with.")
+]
+CoarseSteps = Annotated[
+    int | None, typer.Option("--coarse-steps", metavar="N", help="Train the coarse stage on to N.")
+]
+FineSteps = Annotated[
+    int | None, typer.Option("--fine-steps", metavar="N", help="Train the fine stage on to N.")
+]
+Redo = Annotated[
+    bool, typer.Option("--redo", help="Do again what other settings made; the old is kept beside.")
+]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", metavar="N", help="N runs of as many seeds, ranked.")
+]
+Clip = Annotated[
+    str | None,
+    typer.Option("--clip", metavar="FOLDER", help="Rank seeds by this CLIP model as well."),
+]
+Preset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="fast, default or best.")
+]
 NewPrompt = Annotated[
     str | None,
     typer.Option("--prompt", metavar="TEXT", help="Refine with another prompt, in a new run."),
@@ -87,7 +129,30 @@ JsonFile = Annotated[
 ]
 
 
-@app.command()
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"maquette {version('maquette')}")
+        except PackageNotFoundError:
+            typer.echo("maquette, a checkout that isn't installed")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_version, is_eager=True, help="Tell the version."),
+]
+
+
+@app.callback()
+def maquette(version: Version = False) -> None:
+    """Text or image to 3D: a prompt or a picture in, a textured mesh out, in two stages."""
+
+
+@app.command(epilog=ALL_WORDS)
+@watched
 def run(
     prompt: Prompt = None,
     images: Images = None,
@@ -102,19 +167,30 @@ def run(
     vram: Vram = None,
     seed: Seed = None,
     device: Device = None,
+    threads: Threads = None,
     out: Out = None,
+    preset: Preset = None,
+    seeds: Seeds = None,
+    clip: Clip = None,
 ) -> None:
     """Make a textured mesh of a prompt, a picture, or both: coarse stage, fine stage, export."""
     from maquette.common.begin import Choices, begin
 
+    settle(threads)
     choices = Choices(
-        config, settings or (), prior, seed, device, out, loras or (), vram,
+        config, settings or (), prior, seed, device, out, loras or (), vram, preset, threads,
         images or (), elevation, fovy, depth, normal,
     )  # fmt: skip
+    if seeds is not None:
+        from maquette.common.many.seeds import run_seeds
+
+        run_seeds(prompt or "", choices, seeds, clip)
+        return
     _all_stages(begin(prompt or "", choices))
 
 
-@app.command()
+@app.command(epilog=ALL_WORDS)
+@watched
 def coarse(
     prompt: Prompt = None,
     images: Images = None,
@@ -129,25 +205,32 @@ def coarse(
     vram: Vram = None,
     seed: Seed = None,
     device: Device = None,
+    threads: Threads = None,
     out: Out = None,
+    preset: Preset = None,
 ) -> None:
     """Train the coarse stage alone; `fine` goes on from it."""
     from maquette.common.begin import Choices, begin
-    from maquette.common.files import sole_writer
+    from maquette.common.runs.announce import announce
+    from maquette.common.runs.progress import result
+    from maquette.common.runs.stage import COARSE
 
+    settle(threads)
     choices = Choices(
-        config, settings or (), prior, seed, device, out, loras or (), vram,
+        config, settings or (), prior, seed, device, out, loras or (), vram, preset, threads,
         images or (), elevation, fovy, depth, normal,
     )  # fmt: skip
     opened = begin(prompt or "", choices)
     from maquette.coarse.train import run_coarse  # what the command got wrong is told before
 
-    with sole_writer(opened.folder):
+    announce(opened, (COARSE,), exported=False)
+    with _at_work(opened):
         run_coarse(opened)
-    typer.echo(opened.folder)
+    result(opened.folder)
 
 
 @app.command()
+@watched
 def fine(
     run_folder: RunFolder,
     prompt: NewPrompt = None,
@@ -156,44 +239,76 @@ def fine(
     loras: Loras = None,
     vram: Vram = None,
     device: Device = None,
+    threads: Threads = None,
     out: Out = None,
 ) -> None:
     """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
     from maquette.common.begin import Choices, derive
-    from maquette.common.files import sole_writer
+    from maquette.common.runs.announce import announce
+    from maquette.common.runs.progress import result
+    from maquette.common.runs.stage import FINE
 
-    choices = Choices(None, settings or (), prior, None, device, out, loras=loras or (), vram=vram)
+    settle(threads)
+    choices = Choices(
+        None,
+        settings or (),
+        prior,
+        None,
+        device,
+        out,
+        loras=loras or (),
+        vram=vram,
+        threads=threads,
+    )
     opened = derive(run_folder, prompt, choices)
     from maquette.fine.train import run_fine
 
-    with sole_writer(opened.folder):
+    announce(opened, (FINE,), exported=False)
+    with _at_work(opened):
         run_fine(opened)
-    typer.echo(opened.folder)
+    result(opened.folder)
 
 
 @app.command()
-def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize = None) -> None:
+@watched
+def export(
+    run_folder: RunFolder,
+    faces: Faces = None,
+    texture_size: TextureSize = None,
+    threads: Threads = None,
+) -> None:
     """Write OBJ, MTL, PNG and GLB of a finished fine stage, and read them back."""
-    from maquette.common.files import sole_writer
     from maquette.common.runs.folder import open_run
-    from maquette.fine.deliver import run_export
 
     opened = open_run(run_folder)
-    with sole_writer(opened.folder):
+    settle(threads or opened.threads)
+    from maquette.fine.deliver import run_export
+
+    with _at_work(opened):
         run_export(opened, faces, texture_size)
 
 
 @app.command()
-def resume(run_folder: RunFolder) -> None:
-    """Go on with a run from its last checkpoint, through all stages."""
-    from maquette.common.runs.folder import open_run
+@watched
+def resume(
+    run_folder: RunFolder,
+    coarse_steps: CoarseSteps = None,
+    fine_steps: FineSteps = None,
+    redo: Redo = False,
+    threads: Threads = None,
+) -> None:
+    """Go on with a run from its last checkpoint, through all stages; or with more steps."""
+    from maquette.common.runs.folder import lengthened, open_run
 
-    _all_stages(open_run(run_folder))
+    opened = lengthened(open_run(run_folder), {"coarse": coarse_steps, "fine": fine_steps})
+    settle(threads or opened.threads)
+    _all_stages(opened, redo or coarse_steps is not None)
 
 
 @app.command()
-def evaluate(run_folders: RunFolders, json_file: JsonFile = None) -> None:
+def evaluate(run_folders: RunFolders, json_file: JsonFile = None, threads: Threads = None) -> None:
     """Score runs against the toybox's truth."""
+    settle(threads)
     from maquette.fine.evaluate import evaluate_runs
 
     evaluate_runs(run_folders, json_file)
@@ -202,6 +317,7 @@ def evaluate(run_folders: RunFolders, json_file: JsonFile = None) -> None:
 @app.command()
 def doctor() -> None:
     """Say which implementation runs for each part on this machine, and why."""
+    settle(None)
     from maquette.common.runs.doctor import report
 
     for line in report():
@@ -227,44 +343,122 @@ def train_prior(
     settings: Settings = None,
     seed: Seed = None,
     device: Device = None,
+    threads: Threads = None,
     out: Out = None,
 ) -> None:
     """Train the embedded prior, or go on with a training that was cut off."""
+    settle(threads)
     from maquette.common.embedded.training.command import train_prior
 
     folder = train_prior(kind, out, minutes, images, device, seed, vae, begin, settings)
     typer.echo(folder)
 
 
+shelf.register(app)
+many.register(app)
+
+
 def main() -> None:
     """The `maquette` command: a user's mistake ends in one line and exit code 2."""
     # numba tries three ways to run threads and tells of the one that this machine's library lacks.
     warnings.filterwarnings("ignore", message="The TBB threading layer")
+    stopping.watch()
     try:
-        app()
+        _read_as_utf8()
+        code = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error))
+    except stopping.Stopped as stopped:
+        sys.exit(stopped.exit_code)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno == errno.EPIPE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more
+            sys.exit(1)
+        if error.errno not in _REFUSED:
             raise
-        place = f" ({error.filename})" if error.filename else ""
+        place = f" ({shown(error.filename, 120)})" if error.filename else ""
         _fail(f"{error.strerror}{place}: mend that, then go on with: maquette resume RUN")
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not isinstance(error, MemoryError) and not any(w in str(error) for w in _NO_MEMORY):
+            raise
+        _fail(
+            "this machine's memory isn't enough for these settings; give fewer views, samples or "
+            "pixels, such as --set coarse.views=1, or allow the process more memory"
+        )
+    except Exception as error:
+        # What the command line's own reader refuses, whichever library it comes from.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(message(), err=True)
+            sys.exit(2)
+        _fail(f"{_lower(message()).rstrip('.')}; see: {_help_of(error)}")
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str) -> None:
-    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
+    from maquette.common.runs.progress import emit
+    from maquette.common.runs.watching import watching
+
+    line = one_line(f"error: {message}")
+    if watching().output == "json":
+        emit("error", message=line.removeprefix("error: "))
+    typer.echo(line, err=True)
     sys.exit(2)
 
 
-def _all_stages(opened) -> None:
-    from maquette.coarse.train import run_coarse
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _help_of(error: Any) -> str:
+    """The command whose help explains a mistake."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "maquette"
+    return f"maquette {' '.join(path.split()[1:])} --help".replace("  ", " ")
+
+
+def _read_as_utf8() -> None:
+    """Take arguments for UTF-8 and write UTF-8, whatever an old locale says.
+
+    Under it Python turns the bytes of other letters into lone surrogates.
+    """
+    for index, argument in enumerate(sys.argv):
+        try:
+            sys.argv[index] = os.fsencode(argument).decode("utf-8")
+        except UnicodeError:
+            continue  # told where it is read
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def _at_work(opened: Any) -> Iterator[None]:
+    """Be the run's only writer; who stops the work is told how to go on with it."""
     from maquette.common.files import sole_writer
+    from maquette.common.runs.progress import say
+
+    with sole_writer(opened.folder):
+        try:
+            yield
+        except stopping.Stopped:
+            place = shlex.quote(str(opened.folder))
+            say(f"stopped; what is done is kept; to go on: maquette resume {place}")
+            raise
+
+
+def _all_stages(opened: Any, redo: bool = False) -> None:
+    from maquette.coarse.train import run_coarse
+    from maquette.common.runs.announce import announce
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
 
-    with sole_writer(opened.folder):
-        run_coarse(opened)
-        run_fine(opened)
+    announce(opened)
+    with _at_work(opened):
+        run_coarse(opened, redo)
+        run_fine(opened, redo)
         finish_export(opened)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.config.models import BackgroundConfig
+from ..common.device import constant, send
 
 _OCTAVES = 4
 
@@ -33,7 +34,7 @@ class Background(nn.Module):
 
         random: whether a `random` background draws its colours (training) or shows its solid one.
         """
-        solid = torch.tensor(self.config.color, device=directions.device).expand_as(directions)
+        solid = constant(tuple(self.config.color), directions.device).expand_as(directions)
         match self.config.kind:
             case "solid":
                 return solid
@@ -41,7 +42,7 @@ class Background(nn.Module):
                 if not random:
                     return solid
                 colors = torch.rand(directions.shape[0], 1, 1, 3)
-                return colors.to(directions.device).expand_as(directions)
+                return send(colors, directions.device).expand_as(directions)
             case "environment":
                 assert self.layers is not None
                 return torch.sigmoid(self.layers(_frequencies(directions)))

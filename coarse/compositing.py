@@ -6,8 +6,9 @@ exp(-tau_i) of the light that reaches it, the transmittance T_i, and its weight 
 w_i = T_i (1 - exp(-tau_i)) = T_i - T_{i+1}.
 
 Samples are packed: S samples of R rays one ray after another, `ray_indices` `[S]` ascending. In
-float32 on the CPU compiled loops do the work, each ray owned by one iteration, so the bits repeat
-whatever the number of threads; any other device or dtype takes the torch functions.
+float32 compiled loops do the work, each ray owned by one iteration; on the CPU the bits repeat
+whatever the number of threads. Any other dtype, or a device without them, takes the torch
+functions.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..common.backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
+
 
 def render_weights(
     density: Tensor, t_starts: Tensor, t_ends: Tensor, ray_indices: Tensor, num_rays: int
@@ -29,8 +32,8 @@ def render_weights(
 
     density: `[S]`, per world unit, >= 0; t_starts, t_ends: `[S]`, distances; ray_indices: int64
     `[S]`, ascending, in [0, num_rays). Returns `[S]` in [0, 1], summing to at most 1 along a ray.
-    Differentiable in `density` (once, on the CPU in float32), not in the distances. Raises
-    ValueError on unequal shapes or unsorted rays.
+    Differentiable in `density` (once, in float32), not in the distances. Raises ValueError on
+    unequal shapes or, on the CPU, unsorted rays.
     """
     for name, tensor in (("t_starts", t_starts), ("t_ends", t_ends)):
         if tensor.shape != density.shape:
@@ -39,9 +42,13 @@ def render_weights(
             )
     offsets = _ray_offsets(density, ray_indices, num_rays)
     lengths = t_ends - t_starts
-    if offsets is not None and density.dtype == lengths.dtype == torch.float32:
-        return _Weights.apply(density, lengths, offsets)  # pyright: ignore[reportReturnType]
-    return torch_weights(density * lengths, ray_indices, num_rays)
+    match twin(density.device, density.dtype == lengths.dtype == torch.float32).name:
+        case "numba":
+            return _Weights.apply(density, lengths, offsets)  # pyright: ignore[reportReturnType]
+        case "triton":
+            return _triton().weights(density, lengths, ray_indices, num_rays)
+        case _:
+            return torch_weights(density * lengths, ray_indices, num_rays)
 
 
 def accumulate(
@@ -51,7 +58,7 @@ def accumulate(
 
     weights: `[S]`; values: `[S, C]`, or None for the sum of the weights, the opacity (C = 1).
     ray_indices: int64 `[S]`, ascending, in [0, num_rays). A ray without samples gets zeros.
-    Differentiable in both (once, on the CPU in float32). Raises ValueError on wrong shapes or
+    Differentiable in both (once, in float32). Raises ValueError on wrong shapes or, on the CPU,
     unsorted rays.
     """
     offsets = _ray_offsets(weights, ray_indices, num_rays)
@@ -59,9 +66,23 @@ def accumulate(
         values = torch.ones_like(weights)[:, None]
     if values.ndim != 2 or values.shape[0] != weights.shape[0]:
         raise ValueError(f"values: expected [{weights.shape[0]}, C], got {list(values.shape)}")
-    if offsets is not None and weights.dtype == values.dtype == torch.float32:
-        return _Accumulate.apply(weights, values, offsets)  # pyright: ignore[reportReturnType]
-    return torch_accumulate(weights, values, ray_indices, num_rays)
+    match twin(weights.device, weights.dtype == values.dtype == torch.float32).name:
+        case "numba":
+            return _Accumulate.apply(weights, values, offsets)  # pyright: ignore[reportReturnType]
+        case "triton":
+            return _triton().accumulate(weights, values, ray_indices, num_rays)
+        case _:
+            return torch_accumulate(weights, values, ray_indices, num_rays)
+
+
+def twin(device: torch.device | str, float32: bool = True) -> Twin:
+    """Which implementation renders packed samples on a device, and why."""
+    obstacles = {"numba": numba_obstacle, "triton": triton_obstacle, "torch": everywhere}
+    return pick("compositing", device, obstacles, float32)
+
+
+def _triton() -> Any:
+    return module_of(".triton_compositing", __package__)
 
 
 def torch_weights(optical_depth: Tensor, ray_indices: Tensor, num_rays: int) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.config.models import FieldConfig
+from ..common.device import constant
 from ..common.fields.field import HashField
 
 # Corners of a tetrahedron: four samples give a gradient where central differences take six.
@@ -60,7 +61,7 @@ class RadianceField(nn.Module):
         """
         if self.normal_head is not None:
             return F.normalize(self.normal_head(self.body.encode(points)), dim=-1)
-        corners = torch.tensor(_STENCIL, dtype=points.dtype, device=points.device)
+        corners = constant(_STENCIL, points.device, points.dtype)
         taps = (points[:, None] + eps * corners).reshape(-1, 3)
         values = self.logit(taps).reshape(-1, 4)
         return F.normalize(-(values @ corners), dim=-1)

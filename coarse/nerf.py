@@ -16,11 +16,12 @@ from ..common.scene.images import to_uint8
 from ..common.scene.shading import Lights
 from ..common.scene.views import picture_lights, studio_lights
 from ..common.schedules import step_schedule
+from ..common.watch.looks import Look
 from .background import Background
 from .field import RadianceField
 from .losses import entropy_loss, opacity_loss, orientation_loss
 from .occupancy import Occupancy
-from .render import Rendered, render_views
+from .render import Rendered, render_views, seen_surface
 
 LEVELS = (0.5, 500.0)  # densities that may be a surface
 
@@ -107,6 +108,23 @@ class Nerf:
     def preview(self, count: int = 4, resolution: int = 128) -> Tensor:
         """Lit views `[count, resolution, resolution, 3]` of the NeRF from around it."""
         return self.look(orbit(count).to(self.device), resolution).image
+
+    @torch.no_grad()
+    def pictured(self, cameras: Cameras, resolution: int) -> Look:
+        """Lit views before white, with normals and opacity."""
+        rendered = self.look(cameras.to(self.device), resolution)
+        normals = torch.zeros_like(rendered.image)
+        normals[seen_surface(rendered)] = F.normalize(rendered.normals, dim=-1)
+        return Look(rendered.image, normals, rendered.opacity)
+
+    @torch.no_grad()
+    def judged(self, cameras: Cameras, step: int) -> Views:
+        """Lit views at the stage's resolution, before the background's mean colour."""
+        cameras = cameras.to(self.device)
+        rendered = self.look(cameras, self.config.resolution)
+        views = Views(rendered.image, cameras, rendered.behind, lambda: rendered.opacity)
+        backdrop = self.backdrop().to(self.device)
+        return Views(views.before(backdrop), cameras, backdrop, lambda: rendered.opacity)
 
     @torch.no_grad()
     def hand_off(self, config: HandoffConfig) -> CoarseResult:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.config.models import OccupancyConfig
+from ..common.device import Waiting, send
 from ..common.fields.field import EXTENT
 from .ray_marching import Samples, march
 
@@ -17,6 +18,7 @@ with warnings.catch_warnings():
     from nerfacc import OccGridEstimator
 
 _WARMUP = 64  # steps in which every cell is looked at
+AT_ONCE = 2**20  # cells whose density is asked in one go; what a field keeps of each adds up
 
 
 class Occupancy(nn.Module):
@@ -38,18 +40,24 @@ class Occupancy(nn.Module):
         decayed maximum in units of opacity of one step.
         """
         self.estimator.train()
-        self.estimator.update_every_n_steps(
-            step,
-            occ_eval_fn=lambda points: (density(points) * self.step_size)[:, None],
-            occ_thre=self.config.threshold,
-            ema_decay=self.config.decay,
-            warmup_steps=_WARMUP,
-            n=self.config.every,
-        )
+        with Waiting(self._buffer("occs").device):  # nerfacc asks how many cells are occupied
+            self.estimator.update_every_n_steps(
+                step,
+                occ_eval_fn=lambda points: self._opacities(points, density)[:, None],
+                occ_thre=self.config.threshold,
+                ema_decay=self.config.decay,
+                warmup_steps=_WARMUP,
+                n=self.config.every,
+            )
+
+    def _opacities(self, points: Tensor, density: Callable[[Tensor], Tensor]) -> Tensor:
+        """Density times step length at points `[N, 3]`, so many at a time; `[N]`."""
+        parts = [density(part) * self.step_size for part in points.split(AT_ONCE)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def sample(self, origins: Tensor, directions: Tensor, jitter: bool) -> Samples:
         """Packed samples of rays `[R, 3]` in occupied cells; `jitter` shifts each ray's steps."""
-        shift = torch.rand(origins.shape[0]).to(origins.device) if jitter else None
+        shift = send(torch.rand(origins.shape[0]), origins.device) if jitter else None
         return march(
             origins,
             directions,

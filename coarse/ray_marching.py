@@ -1,11 +1,12 @@
 """Ray marching through an occupancy grid: which stretches of each ray the field is asked about.
 
 The rule is that of nerfacc 0.5.3's `OccGridEstimator.sampling` with one level and a constant step
-(`traverse_grids` in its `cuda/csrc/grid.cu`), whose own sampler runs on CUDA alone: stretches
-[t, t + step] follow one another from a ray's near plane, t growing by `step` in float32, and a
-stretch is kept where its midpoint lies between the ray's entry into the box (or `near`, if later)
-and its exit (or `far`, if earlier), in an occupied cell. A cell ends where nerfacc's traversal
-ends it: a millionth of a unit early, so a midpoint exactly on a face belongs to the cell behind it.
+(`traverse_grids` in its `cuda/csrc/grid.cu`), whose own sampler runs on CUDA alone and wants a
+compiler there: stretches [t, t + step] follow one another from a ray's near plane, t growing by
+`step` in float32, and a stretch is kept where its midpoint lies between the ray's entry into the
+box (or `near`, if later) and its exit (or `far`, if earlier), in an occupied cell. A cell ends
+where nerfacc's traversal ends it: a millionth of a unit early, so a midpoint exactly on a face
+belongs to the cell behind it.
 The samples equal nerfacc's bit for bit where its compiler keeps every float32 operation apart. Ours
 differ for a ray that lies exactly in the box's minimum or maximum x plane: there nerfacc multiplies
 zero by infinity and loses the entry point; here that axis doesn't limit the ray.
@@ -13,17 +14,31 @@ zero by infinity and loses the entry point; here that axis doesn't limit the ray
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ..common.backends import (
+    Twin,
+    everywhere,
+    first_line,
+    module_of,
+    numba_obstacle,
+    pick,
+    triton_obstacle,
+)
+from ..common.device import indices_of, size_of
+
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 # How far past a cell's face, in units of t, the traversal looks to find the cell it enters.
 NUDGE = np.float32(1e-6)
 ENDLESS = np.int64(2**62)
+AT_ONCE = 2**23  # midpoints that plain torch looks at in one go
 
 
 @dataclass(frozen=True)
@@ -64,9 +79,10 @@ def march(
     binaries: bool `[X, Y, Z]`, the occupied cells of the box `aabb` `[6]` (minimum, maximum).
     step: length of a stretch; near, far: planes, as distances along the ray.
     jitter: `[R]` in [0, 1), moves the near plane of each ray by that share of a step.
-    On CUDA tensors nerfacc's sampler does the work, else the compiled loop here, which gives the
-    same bits whatever the number of threads. Not differentiable. Raises ValueError on a wrong
-    shape or dtype, directions that aren't unit, or a step too small for float32 distances.
+    `twin` says whose loop runs. On the CPU it is compiled, and gives the same bits whatever the
+    number of threads. Not differentiable. Raises ValueError on a wrong shape or dtype, and on the
+    CPU, where looking at values stalls nothing, for directions that aren't unit or a step too small
+    for float32 distances.
     """
     _check(origins, directions, binaries, aabb, step, jitter)
     near_planes = torch.full_like(origins[:, 0], near)
@@ -76,9 +92,45 @@ def march(
         nothing = near_planes.new_zeros(0)
         return Samples(nothing.long(), nothing, nothing.clone())
     far_planes = torch.full_like(near_planes, far)
-    if origins.is_cuda:
-        return _march_cuda(origins, directions, binaries, aabb, step, near_planes, far_planes)
-    return _march_cpu(origins, directions, binaries, aabb, step, near_planes, far_planes)
+    rays = (origins, directions, binaries, aabb, step, near_planes, far_planes)
+    match twin(origins.device).name:
+        case "numba":
+            return _march_numba(*rays)
+        case "triton":
+            return Samples(*module_of(".triton_march", __package__).march(*rays))
+        case "nerfacc":
+            return _march_nerfacc(*rays)
+        case _:
+            return march_torch(*rays)
+
+
+def twin(device: torch.device | str) -> Twin:
+    """Which implementation marches rays on a device, and why."""
+    obstacles = {
+        "numba": numba_obstacle,
+        "triton": triton_obstacle,
+        "nerfacc": _nerfacc_obstacle,
+        "torch": everywhere,
+    }
+    return pick("ray_marching", device, obstacles)
+
+
+def _nerfacc_obstacle(device: torch.device) -> str | None:
+    """Why nerfacc's sampler can't run on a device; on CUDA its code is built at the first use."""
+    return "its sampler runs on CUDA only" if device.type != "cuda" else _tried_nerfacc(device)
+
+
+@cache
+def _tried_nerfacc(device: torch.device) -> str | None:
+    ray, box = torch.tensor([[0.0, 0.0, 1.0]], device=device), torch.ones(6, device=device)
+    box[:3] = -1.0
+    cells = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
+    near, far = ray.new_zeros(1), ray.new_full((1,), 9.0)
+    try:
+        samples = _march_nerfacc(-2.0 * ray, ray, cells, box, 0.5, near, far)
+    except Exception as error:  # no compiler, or one that doesn't suit
+        return f"its CUDA code can't be built ({first_line(error)})"
+    return None if len(samples) == 4 else "its kernels give wrong samples here"
 
 
 def _check(
@@ -98,10 +150,16 @@ def _check(
         )
     if binaries.ndim != 3 or binaries.dtype != torch.bool or binaries.numel() == 0:
         raise ValueError(f"binaries: expected bool [X, Y, Z], got {_describe(binaries)}")
-    if list(aabb.shape) != [6] or not bool((aabb[3:] > aabb[:3]).all()):
-        raise ValueError(f"aabb: expected [6], minimum before maximum, got {aabb.tolist()}")
+    if list(aabb.shape) != [6]:
+        raise ValueError(f"aabb: expected [6], got {list(aabb.shape)}")
     if jitter is not None and jitter.shape != origins.shape[:1]:
         raise ValueError(f"jitter: expected [{origins.shape[0]}], got {list(jitter.shape)}")
+    if not step > 0.0:
+        raise ValueError(f"step: expected a positive length, got {step}")
+    if origins.device.type != "cpu":
+        return
+    if not bool((aabb[3:] > aabb[:3]).all()):
+        raise ValueError(f"aabb: expected [6], minimum before maximum, got {aabb.tolist()}")
     if origins.shape[0] == 0:
         return
     off_unit = float((directions.norm(dim=-1) - 1).abs().max())
@@ -117,7 +175,7 @@ def _describe(tensor: Tensor) -> str:
     return f"{tensor.dtype} {list(tensor.shape)}"
 
 
-def _march_cuda(
+def _march_nerfacc(
     origins: Tensor,
     directions: Tensor,
     binaries: Tensor,
@@ -145,7 +203,57 @@ def _march_cuda(
     return Samples(indices, intervals.vals[left], intervals.vals[right])
 
 
-def _march_cpu(
+def march_torch(
+    origins: Tensor,
+    directions: Tensor,
+    binaries: Tensor,
+    aabb: Tensor,
+    step: float,
+    near_planes: Tensor,
+    far_planes: Tensor,
+) -> Samples:
+    """`march` in plain torch, for any device.
+
+    Stretches begin at `near + k step`, rounded once, where the compiled loop adds up, and cells are
+    looked up at the midpoints: one whose midpoint lies on a cell's face to within rounding may be
+    kept here and not there.
+    """
+    low, high = aabb[:3].to(origins), aabb[3:].to(origins)
+    parts: list[tuple[Tensor, Tensor]] = []
+    widest = size_of(((high - low).norm() / step).ceil()) + 1
+    rays = max(1, AT_ONCE // widest)
+    for begin in range(0, origins.shape[0], rays):
+        part = slice(begin, begin + rays)
+        o, d, near = origins[part], directions[part], near_planes[part]
+        one, two = (low - o) / d, (high - o) / d  # a ray in a plane of the box: NaN, and no limit
+        in_plane = one.isnan() | two.isnan()
+        enter = torch.minimum(one, two).masked_fill(in_plane, -math.inf)
+        leave = torch.maximum(one, two).masked_fill(in_plane, math.inf)
+        t_in = torch.maximum(enter.amax(1), near)
+        t_out = torch.minimum(leave.amin(1), far_planes[part])
+        meets = (t_in < t_out) & (t_out > 0.0)
+        first = ((t_in - near) / step - 0.5).ceil().clamp_min(0.0)
+        stop = torch.where(meets, ((t_out - near) / step - 0.5).ceil(), 0.0)
+        k = first[:, None] + torch.arange(widest, device=o.device)
+        t = near[:, None] + k * step  # [r, K]
+        points = o[:, None] + d[:, None] * (t + 0.5 * step)[..., None]
+        keep = (k < stop[:, None]) & _occupied(binaries, (points - low) / (high - low))
+        kept = indices_of(keep.view(-1))
+        parts.append((kept // widest + begin, t.view(-1)[kept]))
+    starts = torch.cat([t for _, t in parts])
+    return Samples(torch.cat([ray for ray, _ in parts]), starts, starts + step)
+
+
+def _occupied(binaries: Tensor, places: Tensor) -> Tensor:
+    """Whether places `[..., 3]` in the unit cube lie in an occupied cell, bool `[...]`."""
+    flat = torch.zeros_like(places[..., 0], dtype=torch.int64)
+    for axis, size in enumerate(binaries.shape):
+        cell = (places[..., axis].nan_to_num(0.0, 0.0, 0.0) * size).clamp(0, size - 1).long()
+        flat = flat * size + cell
+    return binaries.reshape(-1)[flat]
+
+
+def _march_numba(
     origins: Tensor,
     directions: Tensor,
     binaries: Tensor,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.device import indices_of
 from ..common.scene.cameras import Cameras
 from ..common.scene.shading import Lights, shade
 from .background import Background
@@ -66,7 +67,7 @@ def render_views(
     total = accumulate(weights, packed, samples.ray_indices, rays)  # (R, 5)
     color, depth, opacity = total[:, :3], total[:, 3], total[:, 4]
 
-    hit = torch.nonzero(opacity.detach() > _HIT)[:, 0]
+    hit = indices_of(opacity.detach() > _HIT)
     facing = directions.new_zeros(0, 3)
     if (normals or lights.need_normals()) and hit.numel() > 0:
         distance = (depth[hit] / opacity[hit]).detach()
@@ -88,6 +89,13 @@ def render_views(
         hit_opacity=opacity[hit] if facing.shape[0] else opacity[:0],
         samples=points.shape[0],
     )
+
+
+def seen_surface(rendered: Rendered) -> Tensor:
+    """Which pixels have a surface point with a normal, bool `[B, H, W]`, none if none was asked."""
+    if rendered.normals.shape[0] == 0:
+        return torch.zeros_like(rendered.opacity, dtype=torch.bool)
+    return rendered.opacity.detach() > _HIT
 
 
 @torch.no_grad()
@@ -115,4 +123,5 @@ def visible_samples(
     # weight = transmittance * opacity; where the opacity is nothing, the weight says nothing either
     # and the sample is worth keeping for its gradient.
     keep = (weights > TRANSMITTANCE_STOP * opacity) | (opacity < 1e-6)
-    return Samples(samples.ray_indices[keep], samples.t_starts[keep], samples.t_ends[keep])
+    kept = indices_of(keep)
+    return Samples(samples.ray_indices[kept], samples.t_starts[kept], samples.t_ends[kept])

@@ -15,6 +15,7 @@ from ..common.runs.coarse_result import CoarseResult
 from ..common.runs.loop import Learner
 from ..common.scene.cameras import Cameras
 from ..common.scene.shading import Lights
+from ..common.watch.looks import Look
 
 
 class Scene(Protocol):
@@ -30,6 +31,14 @@ class Scene(Protocol):
 
     def render(self, cameras: Cameras, lights: Lights, step: int) -> tuple[Views, Tensor]:
         """Views to be judged at a step, and the weighted sum of the scene's own losses on them."""
+        ...
+
+    def pictured(self, cameras: Cameras, resolution: int) -> Look:
+        """Views of it for people; draws no random numbers."""
+        ...
+
+    def judged(self, cameras: Cameras, step: int) -> Views:
+        """Views of it as judges see them, for people; draws no random numbers."""
         ...
 
     def preview(self) -> Tensor:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import torch
 
 from ..common.config.models import CoarseConfig
-from ..common.device import pick_device
+from ..common.device import Number, shown
+from ..common.embedded.door import prior_digest
 from ..common.guidance.prepare import prepare_judges
-from ..common.runs.coarse_result import handed_off, write_result
+from ..common.runs.checkpoints import steps_on_disk
+from ..common.runs.coarse_result import (
+    PREVIEW,
+    coarse_origin,
+    handed_off,
+    is_cleaned,
+    write_result,
+)
 from ..common.runs.folder import Run
-from ..common.runs.loop import Together, deterministic, train
+from ..common.runs.loop import Together, begin_on, train
+from ..common.runs.origin import agree, finish
 from ..common.runs.stage import COARSE
 from ..common.scene.images import save_strip
 from ..common.scene.views import sample_views
+from ..common.watch.ends import picture_end
+from ..common.watch.growth import watching_growth
 from .nerf import Nerf
 from .scene import Scene
 
@@ -22,32 +33,44 @@ def make_scene(config: CoarseConfig, device: torch.device) -> Scene:
     return Nerf(config, device)
 
 
-def run_coarse(run: Run) -> None:
-    """Train the coarse stage of a run to its end, going on from its last checkpoint."""
+def run_coarse(run: Run, redo: bool = False) -> None:
+    """Train the coarse stage of a run to its end, going on from its last checkpoint.
+
+    redo: whether a result that other settings made is put aside; else that raises UserError.
+    """
     config = run.config.coarse
+    if is_cleaned(run):
+        return  # what it was made of is gone with it
+    origin = coarse_origin(run, prior_digest(config.prior, COARSE.space))
+    newest = max(steps_on_disk(run.coarse), default=None)
+    agree(run, run.coarse, "coarse", origin, redo, newest)
     if handed_off(run):
         return
-    device = pick_device(run.config.device)
-    deterministic(device)
+    device = begin_on(run)
     torch.manual_seed(run.config.seed)
     scene = make_scene(config, device)
     judges = prepare_judges(run, COARSE, device)
     learner = scene.learner()
 
-    def step(index: int) -> dict[str, float]:
-        scene.prepare(index)
+    def step(index: int) -> dict[str, Number]:
+        with judges.memory_advice():
+            scene.prepare(index)
         cameras, lights = sample_views(
             config.camera, config.light, config.views, index, device, judges.group
         )
-        views, own = scene.render(cameras, lights, index)
         with judges.memory_advice():
+            views, own = scene.render(cameras, lights, index)
             judged = judges(views, index)
             loss = judged.loss + own
             learner.descend(loss, index, config.steps)
             judges.learn()
-        return {"loss": float(loss.detach()), **judged.watch}
+        return {"loss": shown(loss), **judged.watch}
 
     state = Together(learner, judges=judges)
-    train(run, "coarse", run.coarse, state, config.steps, config.checkpoint_every, step)
-    save_strip(scene.preview(), run.coarse / "preview.png")
+    every, check = config.checkpoint_every, learner.check
+    with watching_growth(run, COARSE).shows(scene, judges) as growth:
+        train(run, "coarse", run.coarse, state, config.steps, every, step, check, growth)
+    save_strip(scene.preview(), run.coarse / PREVIEW)
+    picture_end(run.coarse, scene, 128)
     write_result(run, scene.hand_off(run.config.handoff))
+    finish(run.coarse, origin, PREVIEW)

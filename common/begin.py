@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .config.image import ImageConfig
 from .config.models import RunConfig
+from .config.presets import preset_settings
 from .config.reading import build_config
 from .embedded.names import EXACT
 from .errors import UserError
@@ -31,8 +32,10 @@ class Choices:
     """What a command line chooses beside the prompt; None or empty where it says nothing.
 
     config: a file's path or name. settings: `key=value` texts. prior, vram: for the stages that the
-    command begins. loras: "PATH[:weight]" texts. out: the run's own folder. images: files of
-    pictures, elevation ("auto" or degrees) and fovy of their camera, depth, normal: maps of them.
+    command begins. loras: "PATH[:weight]" texts. out: the run's own folder. preset: a name of
+    `config.presets.PRESETS`. threads: of the CPU, which `common.threads.settle` has put in place.
+    images: files of pictures, elevation ("auto" or degrees) and fovy of their camera, depth,
+    normal: maps of them.
     """
 
     config: str | None = None
@@ -43,6 +46,8 @@ class Choices:
     out: str | None = None
     loras: Sequence[str] = ()
     vram: str | None = None
+    preset: str | None = None
+    threads: int | None = None
     images: Sequence[str] = ()
     elevation: str | None = None
     fovy: float | None = None
@@ -58,20 +63,40 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     LoRAs belong to the fine stage's model, and to the coarse stage's where both have the same.
     """
     choices = choices or Choices()
-    suited = SUITED.get(choices.prior or "") if choices.config is None else None
-    pairs = _pairs(STAGES, choices)
-    fixed = {"seed": choices.seed, "device": choices.device, "image": _image(choices)}
-    built = build_config(prompt, choices.config or suited, pairs, **fixed)
-    if choices.loras:
-        same = built.coarse.prior.name == built.fine.prior.name
-        pairs += _prior_pairs(STAGES if same else (FINE,), "loras", _listed(choices.loras))
-        built = build_config(prompt, choices.config or suited, pairs, **fixed)
-    run = _opened(built, choices.out)
+    run = _opened(_built(prompt, choices), choices)
+    suited = _suited(choices)
     if suited is not None:
         from .runs.progress import say
 
         say(f"configuration: {suited}, which is made for {choices.prior}; --config chooses another")
     return run
+
+
+def plan(prompt: str, choices: Choices | None = None) -> RunConfig:
+    """The configuration of the run that `begin` would make, checked alike; nothing is made."""
+    config = _built(prompt, choices or Choices())
+    if config.image is not None and not config.image.digest:
+        config = config.model_copy(update={"image": _placed(config, config.image)})
+    check_prompts(config, STAGES)
+    return config
+
+
+def _suited(choices: Choices) -> str | None:
+    return SUITED.get(choices.prior or "") if choices.config is None else None
+
+
+def _built(prompt: str, choices: Choices) -> RunConfig:
+    pairs = _pairs(STAGES, choices)
+    file, base = choices.config or _suited(choices), None
+    if choices.preset is not None:
+        base = preset_settings(choices.preset, prompt, file)
+    fixed = {"seed": choices.seed, "device": choices.device, "image": _image(choices)}
+    built = build_config(prompt, file, pairs, base, **fixed)
+    if choices.loras:
+        same = built.coarse.prior.name == built.fine.prior.name
+        pairs += _prior_pairs(STAGES if same else (FINE,), "loras", _listed(choices.loras))
+        built = build_config(prompt, file, pairs, base, **fixed)
+    return built
 
 
 def derive(folder: str, prompt: str | None = None, choices: Choices | None = None) -> Run:
@@ -84,7 +109,7 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
     choices = choices or Choices()
     source = open_run(folder)
     read_result(source)
-    if prompt is None and choices == Choices():
+    if prompt is None and choices == Choices(threads=choices.threads):
         return source
     if prompt is not None and not prompt.strip():
         raise UserError("the new prompt is empty; say what the shape is to become")
@@ -99,7 +124,7 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
         raise UserError(
             "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
         )
-    target = _opened(config, choices.out, config.title, (FINE,), source)
+    target = _opened(config, choices, config.title, (FINE,), source)
     with sole_writer(target.folder):
         _adopt(source, target)
     return target
@@ -115,6 +140,7 @@ def _adopt(source: Run, target: Run) -> None:
     """Copy a finished coarse stage into a new run; the last checkpoint last, it says 'complete'."""
     from .runs.checkpoints import checkpoint_path
     from .runs.coarse_result import RESULT, handed_off
+    from .runs.origin import FILE
 
     if target.folder.resolve() == source.folder.resolve() or handed_off(target):
         return
@@ -124,7 +150,7 @@ def _adopt(source: Run, target: Run) -> None:
         adopt(source, target)
     target.coarse.mkdir(exist_ok=True)
     last = checkpoint_path(source.coarse, source.config.coarse.steps).name
-    for name in ("preview.png", RESULT, last):
+    for name in ("preview.png", FILE, RESULT, last):
         if (source.coarse / name).is_file():
             write_whole(target.coarse / name, (source.coarse / name).read_bytes())
     target.event("coarse stage adopted", source=str(source.folder))
@@ -132,27 +158,37 @@ def _adopt(source: Run, target: Run) -> None:
 
 def _opened(
     config: RunConfig,
-    out: str | None,
+    choices: Choices,
     name: str | None = None,
     stages: Sequence[Stage] = STAGES,
     source: Run | None = None,
 ) -> Run:
     """The run of a configuration; source: one whose picture is taken over."""
+    _check_out(choices.out)
     if config.image is not None and not config.image.digest:
         config = config.model_copy(update={"image": _placed(config, config.image)})
     check_prompts(config, stages)
-    from .device import pick_device  # torch comes after all that can be told without it
+    from .device import pick_device, threads, use_threads  # torch, after all told without it
 
     pick_device(config.device)
+    prepared = None
     config = with_absolute_paths(config)
-    if config.image is None or source is not None:
-        return open_or_create(config, out, name)
-    from .runs import picture
+    if config.image is not None and source is None:
+        from .runs import picture
 
-    prepared = picture.prepare(config.image)
-    run = open_or_create(config, out, name or config.title)
-    picture.keep(run, prepared)
+        prepared = picture.prepare(config.image)
+    name = name or config.title
+    run = open_or_create(config, choices.out, name, threads=threads())
+    if prepared is not None:
+        picture.keep(run, prepared)
+    if choices.threads is None and run.threads is not None:
+        use_threads(run.threads)  # of a run that began before
     return run
+
+
+def _check_out(out: str | None) -> None:
+    if out is not None and not out.strip():
+        raise UserError("--out is empty; give the folder that the run is to have")
 
 
 def _image(choices: Choices) -> dict[str, object]:

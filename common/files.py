@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +35,45 @@ def write_whole(path: Path, data: bytes | str) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """A file's content, at most `most` bytes of it; folders, pipes and devices are refused.
+
+    Raises OSError, and ValueError for what is no plain file or too large.
+    """
+    # Opening a pipe would wait for someone to write into it.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no plain file")
+        if found.st_size > most:
+            raise ValueError(f"it is larger than {most} bytes")
+        return file.read(most)
+
+
+def read_text(path: Path, most: int) -> str:
+    """`read_bytes` as UTF-8; UnicodeDecodeError, a ValueError, if it is none."""
+    return read_bytes(path, most).decode("utf-8")
+
+
+def digest_of(path: Path) -> str:
+    """A digest of a file: of all of it up to 64 MiB, of its ends and 256 places in between beyond.
+
+    So a model of many gigabytes is recognised in a moment.
+    """
+    size, block, total = path.stat().st_size, 2**16, hashlib.blake2b(digest_size=16)
+    total.update(str(size).encode())
+    with path.open("rb") as file:
+        if size <= 2**26:
+            while chunk := file.read(2**20):
+                total.update(chunk)
+        else:
+            for place in range(256):
+                file.seek(place * (size - block) // 255, os.SEEK_SET)
+                total.update(file.read(block))
+    return total.hexdigest()
 
 
 def remove_parts(folder: Path) -> None:

@@ -34,9 +34,17 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the text is empty; leave the setting out, or say something")
+    return text
+
+
 Schedule = Annotated[float | list[tuple[int, float]], AfterValidator(_growing)]
 """A number, or a list of [step, value] pairs joined by straight lines."""
 Text = Annotated[str, AfterValidator(_encodable)]
+FullText = Annotated[str, AfterValidator(_encodable), AfterValidator(_not_blank)]
+"""A text that says something."""
 Texts = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
-import typer
-
+from ..common.config.models import ExportConfig
 from ..common.config.reading import changed
+from ..common.files import digest_of
+from ..common.runs.checkpoints import checkpoint_path
 from ..common.runs.folder import Run, slug
-from ..common.runs.progress import say
+from ..common.runs.origin import Origin, changes, finish, outputs_whole, told
+from ..common.runs.progress import doing, result, say
+from ..common.watch.ends import finish_pictures
 from .export.export import export
 from .train import load_finished
 
@@ -20,11 +23,24 @@ def finish_export(run: Run) -> None:
         paths = [run.export / report["obj"], run.export / report["turntable"]]
     except (OSError, ValueError, KeyError, TypeError):
         paths = []  # not exported yet, or cut off
-    if not paths or not all(path.is_file() for path in paths):
+    found = changes(run.export, _origin(run, run.config.export))
+    if found and paths:
+        say(f"{told('export', found)}; exporting again")
+    whole = all(path.is_file() for path in paths) and outputs_whole(run.export)
+    if not paths or found or not whole:
         run_export(run)
         return
     for path in paths:
-        typer.echo(path)
+        result(path)
+
+
+def _origin(run: Run, config: ExportConfig) -> Origin:
+    """What an export is made of: its settings, and the model that the fine stage ended with."""
+    given = {}
+    last = checkpoint_path(run.fine, run.config.fine.steps)
+    if last.is_file():
+        given["the fine stage's result"] = digest_of(last)
+    return Origin(config.model_dump(mode="json"), given)
 
 
 def run_export(run: Run, faces: int | None = None, texture_size: int | None = None) -> None:
@@ -37,16 +53,21 @@ def run_export(run: Run, faces: int | None = None, texture_size: int | None = No
     config = changed(run.config, "export", limits).export
     model = load_finished(run)
     say(f"export: at most {config.faces} faces, {config.texture_size} px texture")
-    report = export(
-        model.mesh(),
-        model.albedo,
-        run.export,
-        slug(run.config.title),
-        faces=config.faces,
-        texture_size=config.texture_size,
-        unwrap_limit_s=config.unwrap_limit,
-        speck_share=config.speck_share,
-    )
+    with doing("export") as tell:
+        report = export(
+            model.mesh(),
+            model.albedo,
+            run.export,
+            slug(run.config.title),
+            faces=config.faces,
+            texture_size=config.texture_size,
+            unwrap_limit_s=config.unwrap_limit,
+            speck_share=config.speck_share,
+            on_step=tell,
+        )
+    made = (report.obj, report.mtl, report.texture, report.glb, report.turntable)
+    outputs = [path.name for path in made]
+    finish(run.export, _origin(run, config), *outputs, "report.json")
     run.event("exported", faces=report.faces_out, psnr=report.psnr_mean, seconds=report.seconds)
     if report.unwrap_reason:
         run.warn(f"unwrapped without xatlas: {report.unwrap_reason}")
@@ -54,5 +75,6 @@ def run_export(run: Run, faces: int | None = None, texture_size: int | None = No
         f"exported {report.faces_out} faces; read back at {report.psnr_mean:.1f} dB of the model "
         f"(worst view {report.psnr_min:.1f} dB)"
     )
-    typer.echo(report.obj)
-    typer.echo(report.turntable)
+    finish_pictures(run)
+    result(report.obj)
+    result(report.turntable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,10 @@ from typing import Any, Literal
 import torch
 import typer
 
-from ..common.errors import UserError
+from ..common.errors import UserError, one_line
 from ..common.files import write_whole
 from ..common.rasterize import Raster, interpolate
-from ..common.runs.folder import Run, open_run
+from ..common.runs.folder import Run, open_run, run_around
 from ..common.toybox.grammar import parse
 from ..common.toybox.objects import build
 from ..common.toybox.recognize import LOOKS, recognize
@@ -22,6 +23,8 @@ from .model import FineModel
 from .train import first_model, load_finished
 
 Stage = Literal["handoff", "fine"]
+SCORES = "scores.json"
+"""In a run's folder: what was found last."""
 
 
 def evaluate_runs(folders: list[str], json_file: str | None) -> None:
@@ -38,6 +41,8 @@ def evaluate_runs(folders: list[str], json_file: str | None) -> None:
         scores, seen = score(model, build(caption)), recognize(model, caption)
         told = {"run": str(run.folder), "prompt": run.config.fine_prompt}
         rows.append({**told, **asdict(scores), **asdict(seen)})
+        with suppress(OSError):  # a run that can be read and not written to is scored all the same
+            write_whole(run.folder / SCORES, json.dumps(rows[-1], indent=2) + "\n")
         typer.echo(
             f"{run.config.fine_prompt}: F-score {scores.f_score:.3f}  "
             f"chamfer {scores.chamfer:.4f}  IoU {scores.iou:.3f}  PSNR {scores.psnr:.1f} dB  "
@@ -66,8 +71,16 @@ def textured(model: FineModel) -> Textured:
 
 def _check_writable(path: Path) -> None:
     """Scores take a while: a file that cannot be written is told before."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise UserError(f"cannot write {path}; give --json a file in a folder that exists")
+    told = one_line(str(path), 120)
+    try:
+        fits = path.parent.is_dir() and (path.is_file() or not path.exists())
+        around = run_around(path)
+    except (OSError, ValueError, RuntimeError):
+        fits, around = False, None
+    if not fits:
+        raise UserError(f"cannot write {told}; give --json a file in a folder that exists")
+    if around is not None:
+        raise UserError(f"--json: cannot write {told} into a run's own folder; choose another")
 
 
 def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:

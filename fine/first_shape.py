@@ -20,7 +20,12 @@ from ..common.config.models import HandoffConfig
 from ..common.errors import UserError
 from ..common.fields.field import EXTENT, HashField
 from ..common.rasterize import visible_faces
-from ..common.runs.checkpoints import DamagedCheckpointError, read_tensors, write_tensors
+from ..common.runs.checkpoints import (
+    DamagedCheckpointError,
+    fitting,
+    read_tensors,
+    write_tensors,
+)
 from ..common.runs.coarse_result import CoarseResult, color_from, color_tensors
 from ..common.scene.cameras import sphere_views
 from .cleaning import fill_cavities, remove_floaters
@@ -64,7 +69,8 @@ def read_first(folder: Path) -> FirstShape:
             f"{folder} has no readable first shape ({error}); delete that folder, and "
             f"`maquette resume {folder.parent}` makes it again"
         ) from None
-    return FirstShape(tensors["distance"], color_from(tensors), tensors["background"])
+    with fitting(folder / FIRST):
+        return FirstShape(tensors["distance"], color_from(tensors), tensors["background"])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..common.backends import Twin, everywhere, numba_obstacle, pick
+from ..common.device import Waiting, constant, indices_of
 from ..common.errors import UserError
 from .tetgrid import TetGrid
 
@@ -45,12 +47,11 @@ TRIANGLES: tuple[tuple[tuple[int, int, int], ...], ...] = (
     ((0, 2, 1),),  # 1 2 3
     (),
 )
-_COUNT = np.array([len(case) for case in TRIANGLES], dtype=np.int64)
+COUNTS = tuple(len(case) for case in TRIANGLES)
+CORNERS = tuple((*case, *((0, 0, 0),) * (2 - len(case))) for case in TRIANGLES)
+_COUNT = np.array(COUNTS, dtype=np.int64)
 _EDGES = np.array(TET_EDGES, dtype=np.int64)
-_CORNERS = np.zeros((16, 2, 3), dtype=np.int64)
-for _case, _triangles in enumerate(TRIANGLES):
-    for _slot, _triangle in enumerate(_triangles):
-        _CORNERS[_case, _slot] = _triangle
+_CORNERS = np.array(CORNERS, dtype=np.int64)
 
 
 class Isosurface(NamedTuple):
@@ -142,7 +143,7 @@ def _kaolin_marching_tetrahedra(vertices: Tensor, sdf: Tensor, tets: Tensor) -> 
     positive = sdf + (sdf == 0) * torch.finfo(sdf.dtype).tiny
     surface, faces = kaolin_tetrahedra(vertices[None], tets, positive[None])
     inside = sdf < 0
-    ends = tets[:, torch.tensor(TET_EDGES, device=tets.device)].reshape(-1, 2)
+    ends = tets[:, constant(TET_EDGES, tets.device)].reshape(-1, 2)
     crossed = ends[inside[ends[:, 0]] != inside[ends[:, 1]]]
     return Isosurface(surface[0], faces[0], _unique_edges(crossed, sdf.shape[0])[0])
 
@@ -170,41 +171,48 @@ def connectivity(inside: Tensor, tets: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"inside: expected bool [V], got {inside.dtype} {list(inside.shape)}")
     if tets.ndim != 2 or tets.shape[1] != 4:
         raise ValueError(f"tets: expected [T, 4], got {list(tets.shape)}")
-    if inside.device.type != "cpu":
-        return connectivity_torch(inside, tets)
-    return connectivity_numba(inside, tets)
+    if twin(inside.device).name == "numba":
+        return connectivity_numba(inside, tets)
+    return connectivity_torch(inside, tets)
+
+
+def twin(device: torch.device | str) -> Twin:
+    """Which implementation joins the faces on a device, and why."""
+    return pick("tetrahedra", device, {"numba": numba_obstacle, "torch": everywhere})
 
 
 def connectivity_torch(inside: Tensor, tets: Tensor) -> tuple[Tensor, Tensor]:
     """`connectivity` in plain torch."""
     device = tets.device
     case = tet_cases(inside, tets)
-    crossed = torch.nonzero((case != 0) & (case != 15)).squeeze(1)
+    crossed = indices_of((case != 0) & (case != 15))
     tets, case = tets[crossed], case[crossed]
-    corners = torch.from_numpy(_CORNERS).to(device)[case]  # [M, 2, 3]
-    ends = torch.tensor(TET_EDGES, device=device)[corners].reshape(-1, 12)  # [M, 2 * 3 * 2]
+    corners = constant(CORNERS, device)[case]  # [M, 2, 3]
+    ends = constant(TET_EDGES, device)[corners].reshape(-1, 12)  # [M, 2 * 3 * 2]
     ends = torch.gather(tets, 1, ends).view(-1, 2, 3, 2)
-    second = torch.from_numpy(_COUNT).to(device)[case] == 2
+    second = constant(COUNTS, device)[case] == 2
     kept = torch.stack([torch.ones_like(second), second], dim=1)  # [M, 2] slots with a triangle
-    edges, corner = _unique_edges(ends[kept].reshape(-1, 2), inside.shape[0])
+    triangles = ends.flatten(0, 1)[indices_of(kept.view(-1))]  # [F, 3, 2]
+    edges, corner = _unique_edges(triangles.view(-1, 2), inside.shape[0])
     return corner.view(-1, 3), edges
 
 
 def tet_cases(inside: Tensor, tets: Tensor) -> Tensor:
     """Sign case of each tetrahedron, int64 `[T]` in 0..15: the sum of 2^i over vertices inside."""
     corners = inside.index_select(0, tets.reshape(-1)).view(-1, 4)
-    return (corners * torch.tensor([1, 2, 4, 8], device=tets.device)).sum(-1)
+    return (corners * constant((1, 2, 4, 8), tets.device)).sum(-1)
 
 
 def triangle_counts(inside: Tensor, tets: Tensor) -> Tensor:
     """Number of faces each tetrahedron gives to `connectivity`, int64 `[T]` in 0..2."""
-    return torch.from_numpy(_COUNT).to(tets.device)[tet_cases(inside, tets)]
+    return constant(COUNTS, tets.device)[tet_cases(inside, tets)]
 
 
 def _unique_edges(ends: Tensor, vertex_count: int) -> tuple[Tensor, Tensor]:
     """Distinct edges `[S, 2]`, ascending, and the place of each given edge among them."""
     low, high = ends.min(dim=1).values, ends.max(dim=1).values
-    keys, place = torch.unique(low * vertex_count + high, return_inverse=True)
+    with Waiting(ends.device):
+        keys, place = torch.unique(low * vertex_count + high, return_inverse=True)
     return torch.stack([keys // vertex_count, keys % vertex_count], dim=1), place
 
 

@@ -12,7 +12,7 @@ from ..common.guidance.judges import Views
 from ..common.rasterize import antialias, interpolate, rasterize, scatter_image, surface_image
 from ..common.runs.loop import Learner
 from ..common.scene.cameras import Cameras
-from ..common.scene.mesh import Mesh, vertex_normals
+from ..common.scene.mesh import Mesh, opposite_vertices, vertex_normals
 from ..common.scene.shading import Lights, shade
 from .first_shape import FirstShape
 from .isosurface import Backend, Isosurface, grid_surface
@@ -123,11 +123,13 @@ def render_surface(
     albedo = texture(points.detach())
     normals = F.normalize(normals, dim=-1)
     colors = shade(albedo, normals, points, lights, raster.view)
-    image = antialias(scatter_image(colors, raster, background), raster)
+    opposite = opposite_vertices(faces)
+    image = antialias(scatter_image(colors, raster, background), raster, opposite)
 
     def coverage() -> Tensor:
         covered = torch.ones_like(colors[:, :1])
-        return antialias(scatter_image(covered, raster, background[:1] * 0.0), raster)[..., 0]
+        mask = scatter_image(covered, raster, background[:1] * 0.0)
+        return antialias(mask, raster, opposite)[..., 0]
 
     def geometry() -> tuple[Tensor, Tensor]:
         axis = -F.normalize(cameras.position, dim=-1)[raster.view]

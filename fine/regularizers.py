@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.device import indices_of
 from ..common.scene.mesh import adjacent_faces
 
 
@@ -68,7 +69,7 @@ def sdf_sign_loss(sdf: Tensor, edges: Tensor) -> Tensor:
     1/2 near zero and up to 1 far away.
     """
     a, b = sdf.index_select(0, edges.reshape(-1)).view(-1, 2).unbind(1)  # [S] each
-    changes = (a < 0) != (b < 0)
+    changes = indices_of((a < 0) != (b < 0))
     a, b = a[changes], b[changes]
     cross = F.binary_cross_entropy_with_logits(a, (b >= 0).to(a.dtype), reduction="sum")
     cross = cross + F.binary_cross_entropy_with_logits(b, (a >= 0).to(b.dtype), reduction="sum")

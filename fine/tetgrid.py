@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.device import constant, indices_of, send
+
 # Walks (0,0,0) -> (1,1,1) along the axes in each order. An even order of the axes gives a positive
 # determinant det(v1-v0, v2-v0, v3-v0); for the odd ones the two middle vertices change places.
 KUHN_TETS = (
@@ -57,10 +59,11 @@ class TetGrid:
 
         With `ids` (int64, any shape) the result lies on their device and `device` is not read.
         """
-        line = torch.linspace(-self.extent, self.extent, self.resolution + 1, device=device)
+        line = torch.linspace(-self.extent, self.extent, self.resolution + 1)
         if ids is None:
+            line = line.to(device)
             return torch.cartesian_prod(line, line, line)
-        return line.to(ids.device)[self._coordinates(ids)]
+        return send(line, ids.device)[self._coordinates(ids)]
 
     def _coordinates(self, ids: Tensor) -> Tensor:
         """Lattice coordinates `[..., 3]` of vertex ids."""
@@ -83,7 +86,7 @@ class TetGrid:
             low, high = (0, self.resolution), (1, self.resolution)
             some = some.narrow(axis, *low) | some.narrow(axis, *high)
             every = every.narrow(axis, *low) & every.narrow(axis, *high)
-        return torch.nonzero((some ^ every).reshape(-1)).squeeze(1)
+        return indices_of((some ^ every).reshape(-1))
 
     def tets(self, cells: Tensor) -> Tensor:
         """The six tetrahedra of each cell as vertex ids, int64 `[6M, 4]`, cell after cell.
@@ -93,8 +96,8 @@ class TetGrid:
         r, side = self.resolution, self.resolution + 1
         x, y, z = cells // (r * r), cells // r % r, cells % r
         lowest = (x * side + y) * side + z  # [M]
-        stride = torch.tensor([side * side, side, 1], device=cells.device)
-        corners = (torch.tensor(KUHN_TETS, device=cells.device) * stride).sum(-1)  # [6, 4]
+        stride = constant((side * side, side, 1), cells.device)
+        corners = (constant(KUHN_TETS, cells.device) * stride).sum(-1)  # [6, 4]
         return (lowest[:, None, None] + corners).reshape(-1, 4)
 
     def deform(self, vertices: Tensor, raw_offset: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..common.config.models import FineConfig
-from ..common.device import pick_device
+from ..common.device import Number, shown
+from ..common.embedded.door import prior_digest
 from ..common.errors import UserError
 from ..common.files import write_whole
 from ..common.guidance.judges import Views
@@ -19,69 +20,103 @@ from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import (
     DamagedCheckpointError,
     checkpoint_path,
+    fitting,
     read_latest,
     read_tensors,
     steps_on_disk,
 )
-from ..common.runs.coarse_result import CoarseResult, read_result
+from ..common.runs.coarse_result import (
+    PREVIEW,
+    CoarseResult,
+    fine_origin,
+    is_cleaned,
+    read_result,
+)
 from ..common.runs.folder import Run
-from ..common.runs.loop import Together, deterministic, save, train
+from ..common.runs.loop import Together, begin_on, save, train
+from ..common.runs.origin import agree, finish, outputs_whole
 from ..common.runs.progress import say
 from ..common.runs.stage import FINE
 from ..common.scene.cameras import Cameras, orbit, sphere_views
 from ..common.scene.images import save_strip
 from ..common.scene.views import picture_lights, sample_views, studio_lights
 from ..common.schedules import step_schedule
-from .first_shape import from_coarse, read_first, silhouette_iou, write_first
+from ..common.watch.ends import picture_end
+from ..common.watch.growth import watching_growth
+from .first_shape import FIRST, from_coarse, read_first, silhouette_iou, write_first
 from .isosurface import Isosurface
 from .model import FineModel, lattice, render_surface
+from .pictures import Pictured
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
 
-def run_fine(run: Run) -> None:
-    """Refine the first shape of a run to the end, going on from the last checkpoint."""
+def run_fine(run: Run, redo: bool = False) -> None:
+    """Refine the first shape of a run to the end, going on from the last checkpoint.
+
+    redo: whether a result that other settings made is put aside; else that raises UserError.
+    """
     config = run.config.fine
-    result = read_result(run)
+    if is_cleaned(run) and is_complete(run):
+        return  # what it was made of is gone
+    origin = fine_origin(run, prior_digest(config.prior, FINE.space))
+    newest = max(steps_on_disk(run.fine), default=None)
+    agree(run, run.fine, "fine", origin, redo, newest)
     if is_complete(run):
         return
-    device = pick_device(run.config.device)
-    deterministic(device)
+    result = read_result(run)
+    device = begin_on(run)
     torch.manual_seed(run.config.seed + 1)
     if not steps_on_disk(run.fine):
         hand_off(run, result)
     shape = read_first(run.fine)
-    model = FineModel.begin(shape, config, device)
+    with fitting(run.fine / FIRST):
+        model = FineModel.begin(shape, config, device)
     background = shape.background.to(device)  # frozen from here on, as in Magic3D
     judges = prepare_judges(run, FINE, device)
     learner = model.learner(config)
     finished = functools.cache(lambda: model.surface().detach())
 
-    def step(index: int) -> dict[str, float]:
+    def step(index: int) -> dict[str, Number]:
         painting = config.paint_from is not None and index >= config.paint_from
         cameras, lights = sample_views(
             config.camera, config.light, config.views, index, device, judges.group
         )
-        surface = finished() if painting else model.surface()
-        views = render_surface(
-            surface, model.texture, cameras, lights, config.resolution, background, painting
-        )
-
-        def look(from_where: Cameras, resolution: int) -> Views:
-            lamps = picture_lights(config.light, from_where, index)
-            return render_surface(surface, model.texture, from_where, lamps, resolution, background)
-
         with judges.memory_advice():
+            surface = finished() if painting else model.surface()
+            views = render_surface(
+                surface, model.texture, cameras, lights, config.resolution, background, painting
+            )
+            look = functools.partial(look_at, surface, model, config, background, index)
             judged = judges(dataclasses.replace(views, look=look), index)
             loss = judged.loss
             if not painting:
                 loss = loss + regularizers(surface, model.sdf.value, config, index)
             learner.descend(loss, index, config.steps)
             judges.learn()
-        return {"loss": float(loss.detach()), **judged.watch}
+        return {"loss": shown(loss), **judged.watch}
 
     state = Together(learner, judges=judges)
-    train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step)
-    save_strip(preview(model, config), run.fine / "preview.png")
+    every, check = config.checkpoint_every, learner.check
+    subject = Pictured(model, config, background)
+    with watching_growth(run, FINE).shows(subject, judges) as growth:
+        train(run, "fine", run.fine, state, config.steps, every, step, check, growth)
+    picture_end(run.fine, subject, 256)
+    save_strip(preview(model, config), run.fine / PREVIEW)
+    finish(run.fine, origin, PREVIEW)
+
+
+def look_at(
+    surface: Isosurface,
+    model: FineModel,
+    config: FineConfig,
+    background: Tensor,
+    step: int,
+    cameras: Cameras,
+    resolution: int,
+) -> Views:
+    """Views of a surface from anywhere, lit as a picture of it is compared at a step."""
+    lamps = picture_lights(config.light, cameras, step)
+    return render_surface(surface, model.texture, cameras, lamps, resolution, background)
 
 
 def hand_off(run: Run, result: CoarseResult) -> None:
@@ -126,26 +161,33 @@ def is_complete(run: Run) -> bool:
         read_tensors(checkpoint_path(run.fine, run.config.fine.steps))
     except DamagedCheckpointError:
         return False
-    return (run.fine / "preview.png").is_file()
+    return outputs_whole(run.fine, PREVIEW)
 
 
 def load_finished(run: Run) -> FineModel:
     """The model of a finished fine stage; UserError if it isn't finished or is damaged."""
     config, total = run.config.fine, run.config.fine.steps
-    step, tensors = read_latest(run.fine, run.warn)
+    damaged: list[str] = []
+    step, tensors = read_latest(run.fine, damaged.append)
     if tensors is None or step != total:
+        if damaged:
+            reason = damaged[0].partition("; going on")[0]
+            raise UserError(f"{reason}; make it again: maquette resume {run.folder}")
         raise UserError(
             f"the fine stage of {run.folder} isn't finished (step {step or 0} of {total}); finish "
             f"it first: maquette resume {run.folder}"
         )
     model = first_model(run)
-    model.learner(config).load(tensors)
+    with fitting(checkpoint_path(run.fine, total)):
+        model.learner(config).load(tensors)
     return model
 
 
 def first_model(run: Run) -> FineModel:
     """The model of the first shape, before any refinement; UserError if there is none."""
-    return FineModel.begin(read_first(run.fine), run.config.fine, torch.device("cpu"))
+    shape = read_first(run.fine)
+    with fitting(run.fine / FIRST):
+        return FineModel.begin(shape, run.config.fine, torch.device("cpu"))
 
 
 @torch.no_grad()

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels in its interpreter, on the CPU
+
 SMALL_RUN = {
     "coarse.prior": "exact",
     "fine.prior": "exact",

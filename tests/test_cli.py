@@ -105,8 +105,8 @@ def with_coarse_stage(folder: Path) -> Run:
     [
         ([""], ["prompt is empty"]),
         (["   "], ["prompt is empty"]),
-        (["a red mushrom"], ["'mushrom'", "mushroom", "categories"]),
-        (["a photo of an astronaut riding a horse"], ["'astronaut'", "categories"]),
+        (["a red mushrom"], ["'mushrom'", "mushroom", "default prior", "--prior sd15"]),
+        (["a photo of an astronaut riding a horse"], ["'astronaut'", "--prior sd15"]),
         (["a red mushroom\nand a blue car"], ["red"]),
         (["x" * 5000], ["doesn't know"]),
         (["красный гриб 🍄"], ["doesn't know"]),
@@ -371,7 +371,10 @@ def test_the_doctor_has_a_line_for_every_part(monkeypatch, capfd) -> None:
         "device",
         "hash grid",
         "ray marching",
+        "volume rendering",
         "visibility",
+        "interpolation",
+        "antialiasing",
         "marching tetrahedra",
         "unwrapping",
         "bf16",
@@ -381,5 +384,6 @@ def test_the_doctor_has_a_line_for_every_part(monkeypatch, capfd) -> None:
         assert part in parts, part
     if not torch.cuda.is_available():
         assert parts["hash grid"].startswith("numba (")
-        assert "nvdiffrast needs CUDA" in parts["visibility"]
-        assert "nerfacc's sampler runs on CUDA only" in parts["ray marching"]
+        for part in ("ray marching", "volume rendering", "visibility", "marching tetrahedra"):
+            assert parts[part] == "numba (compiled for this processor)"
+        assert "nerfacc's sampler runs on CUDA only" in parts["nerfacc"]

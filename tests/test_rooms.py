@@ -10,21 +10,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/errors", "common/schedules"),
-    ("common/files", "common/device", "common/options"),
+    ("common/files", "common/device", "common/options", "common/stopping", "common/threads"),
     ("common/losses",),
     ("common/config",),
+    ("common/backends", "common/triton_probe"),
     ("common/scene", "common/fields", "common/picture"),
     ("common/rasterize",),
     ("common/runs", "common/toybox", "common/priors"),
     ("common/embedded",),
-    ("common/guidance",),
+    ("common/guidance", "common/shelf"),
+    ("common/watch",),
     ("common/begin", "coarse", "fine"),
+    ("common/many",),
+    ("common/commands",),
     ("pipeline",),
 )
 """From the ground up: a room imports what lies below it, and nothing beside it."""
 LIGHT = (
     *("common/begin", "common/options", "common/config/reading", "common/losses/__init__"),
     *("common/guidance/choose", "common/runs/folder", "common/embedded/door", "pipeline"),
+    *("common/shelf/tables", "common/shelf/cleaning", "common/many/jobs"),
 )
 """Files that a mistake of the command line is found by: nothing heavy comes with them."""
 HEAVY = {"torch", "numpy", "numba", "scipy", "trimesh", "nerfacc", "diffusers", "transformers"}

@@ -29,7 +29,7 @@ class ClipConfig(Part):
     """Any CLIP model of `transformers`, by hub id or folder."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
-    crops: Count = 8
+    crops: Annotated[int, Field(ge=1, le=1024)] = 8
     """Random crops of each view, each before a background of its own."""
     crop_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.91
     """Side of a crop as a share of the view's."""

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ..losses import SDS, AnyLoss
-from ..options import Color, Count, Decay, Fraction, Part, Positive, Schedule, Text
+from ..options import Color, Count, Decay, Fraction, FullText, Part, Positive, Schedule, Text
+from .backends import BackendsConfig
 from .fields import HashGridConfig
 from .image import ImageConfig, ReferenceConfig
 from .judges import ClipConfig, JudgeWeights
@@ -20,12 +21,14 @@ from .priors import PriorConfig
 from .prompts import PromptConfig
 from .scene import CameraConfig, LightConfig
 
+Steps = Annotated[int, Field(ge=1, le=100_000_000)]
+
 
 class FieldConfig(Part):
     """The NeRF: density, albedo and, if asked for, predicted normals."""
 
     grid: HashGridConfig = HashGridConfig()
-    hidden: Count = 64
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 64
     density_scale: Positive = 1.0
     """Density of a logit of one; larger makes surfaces crisp in fewer steps."""
     density_bias: float = 10.0
@@ -51,7 +54,7 @@ class BackgroundConfig(Part):
 
     kind: Literal["solid", "random", "environment"] = "environment"
     color: Color = (0.5, 0.5, 0.5)
-    hidden: Count = 16
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 16
     learning_rate: Positive = 1e-3
     """A tenth of the field's, so that the background cannot take over the object."""
 
@@ -85,8 +88,8 @@ class StageConfig(Part):
     judges: JudgeWeights = JudgeWeights()
     clip: ClipConfig = ClipConfig()
     reference: ReferenceConfig = ReferenceConfig()
-    steps: Count
-    views: Count = 32
+    steps: Steps
+    views: Annotated[int, Field(ge=1, le=1024)] = 32
     """Views a step."""
     optimizer: AdamConfig = AdamConfig()
     camera: CameraConfig = CameraConfig()
@@ -98,9 +101,9 @@ class StageConfig(Part):
 class CoarseConfig(StageConfig):
     """The coarse stage: a hash-grid NeRF at low resolution."""
 
-    steps: Count = 5000
-    resolution: Annotated[int, Field(ge=8)] = 64
-    samples: Annotated[int, Field(ge=8)] = 256
+    steps: Steps = 5000
+    resolution: Annotated[int, Field(ge=8, le=2048)] = 64
+    samples: Annotated[int, Field(ge=8, le=8192)] = 256
     """Steps of a ray that crosses the cube's width of 2; fewer on rays through empty cells."""
     field: FieldConfig = FieldConfig()
     occupancy: OccupancyConfig = OccupancyConfig()
@@ -113,9 +116,9 @@ class HandoffConfig(Part):
 
     resolution: Annotated[int, Field(ge=16, le=512)] = 128
     """Lattice cells an axis at which the density is read."""
-    views: Annotated[int, Field(ge=16)] = 24
+    views: Annotated[int, Field(ge=16, le=1024)] = 24
     """Views at which the surface's silhouette is compared with the NeRF's opacity."""
-    view_resolution: Annotated[int, Field(ge=32)] = 128
+    view_resolution: Annotated[int, Field(ge=32, le=2048)] = 128
     keep_share: Fraction = 0.02
     """Parts smaller than this share of the largest one are floaters."""
 
@@ -152,10 +155,10 @@ class FineConfig(StageConfig):
     """The fine stage: a DMTet mesh at high resolution."""
 
     distillation: AnyLoss = SDS(t_max=0.5)
-    prompt: Text | None = None
+    prompt: FullText | None = None
     """Another prompt than the coarse stage's: Magic3D's prompt-based editing (sec. 5)."""
-    steps: Count = 3000
-    resolution: Annotated[int, Field(ge=64)] = 512
+    steps: Steps = 3000
+    resolution: Annotated[int, Field(ge=64, le=8192)] = 512
     paint_from: Annotated[int, Field(ge=0)] | None = None
     """Step from which the shape stays as it is and only the texture learns; a prior that can be
     told which surface it paints is told it from there on."""
@@ -169,7 +172,7 @@ class FineConfig(StageConfig):
 class ExportConfig(Part):
     """The files at the end."""
 
-    faces: Annotated[int, Field(ge=4)] = 50_000
+    faces: Annotated[int, Field(ge=4, le=100_000_000)] = 50_000
     texture_size: Annotated[int, Field(ge=64, le=16384)] = 2048
     unwrap_limit: Positive = 45.0
     """Seconds that xatlas may take before the built-in unwrapping takes over."""
@@ -190,6 +193,7 @@ class RunConfig(Part):
     handoff: HandoffConfig = HandoffConfig()
     fine: FineConfig = FineConfig()
     export: ExportConfig = ExportConfig()
+    backends: BackendsConfig = BackendsConfig()
 
     @property
     def fine_prompt(self) -> str:

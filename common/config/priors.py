@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from ..options import Count, Part, Texts
+from ..options import FullText, Part, Texts
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Offload = Literal["none", "model", "group"]
@@ -14,14 +15,39 @@ Vram = Literal["none", "8", "12", "16", "24", "auto"]
 Space = Literal["pixel", "latent"]
 
 
+def parse_lora(text: str) -> tuple[str, float]:
+    """The path and the weight of "PATH" or "PATH:weight"; a weight that isn't given is 1.
+
+    A colon that no number follows belongs to the path (as in `C:\\\\models`).
+    """
+    path, colon, weight = text.rpartition(":")
+    try:
+        return (path, float(weight)) if colon and path else (text, 1.0)
+    except ValueError:
+        return text, 1.0
+
+
+def _finite_weight(text: str) -> str:
+    path, weight = parse_lora(text)
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight of {path} must be finite, got {weight}")
+    return text
+
+
+Loras = Annotated[
+    list[Annotated[str, AfterValidator(_finite_weight)]],
+    BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
+]
+
+
 class PriorConfig(Part):
     """Which text-to-image model guides a stage, and how it is loaded (`docs/priors.md`)."""
 
     shorthand: ClassVar[str | None] = "name"
 
-    name: str = "exact"
+    name: FullText = "exact"
     """`toybox`, `exact`, an alias such as `sd15`, a hub id "owner/name", or a diffusers folder."""
-    instances: Count = 1
+    instances: Annotated[int, Field(ge=1, le=4096)] = 1
     """How many instances of the caption the exact prior knows; one makes the answer unique."""
     instance: Annotated[int, Field(ge=0)] = 0
     """Which one is the first; 0 has the canonical proportions."""
@@ -38,9 +64,9 @@ class PriorConfig(Part):
     dtype: Dtype = "auto"
     """Of denoiser and text encoders; `auto` is float32 on the CPU, on CUDA float16 for U-Nets and
     bfloat16 for flow models. With float16 the VAE stays in float32."""
-    resolution: Count | None = None
+    resolution: Annotated[int, Field(ge=8, le=8192)] | None = None
     """Height and width in pixels of what the model sees; null is the model's own."""
-    loras: Texts = []
+    loras: Loras = []
     """LoRA files or folders, "PATH" or "PATH:weight", merged into the model."""
     textual_inversions: Texts = []
     """Files or folders of learned words."""
@@ -61,15 +87,3 @@ class PriorConfig(Part):
     """Recompute the VAE's activations in the backward pass instead of keeping them."""
     compile: bool = False
     """Run the denoiser through torch.compile."""
-
-
-def parse_lora(text: str) -> tuple[str, float]:
-    """The path and the weight of "PATH" or "PATH:weight"; a weight that isn't given is 1.
-
-    A colon that no number follows belongs to the path (as in `C:\\\\models`).
-    """
-    path, colon, weight = text.rpartition(":")
-    try:
-        return (path, float(weight)) if colon and path else (text, 1.0)
-    except ValueError:
-        return text, 1.0

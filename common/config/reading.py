@@ -6,21 +6,26 @@ Unknown keys and values of the wrong type are errors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, one_line, shown
+from ..files import read_text
 from ..losses import LOSSES
 from ..options import Part
 from .models import RunConfig
 
 T = TypeVar("T", bound=Part)
+_PLAIN = (str, bool, int, float)
 
 DEFAULT_CONFIG = "toybox"
+LARGEST, DEEPEST = 2**20, 16  # bytes of a configuration file, and files that build on one another
 # Beside the packages, installed or not; importlib.resources fails on an editable install of a
 # folder without __init__.py.
 SHIPPED = Path(__file__).resolve().parents[2] / "configs"
@@ -46,6 +51,8 @@ def build_config(
     tree = _expanded(base if base is not None else read_config_file(file), RunConfig)
     for pair in overrides:
         set_value(tree, pair)
+    if any(pair.partition("=")[0].strip() == "prompt" for pair in overrides):
+        raise UserError("--set prompt: the prompt is the command's own argument; leave --set out")
     tree.update({k: v for k, v in fixed.items() if v is not None})
     if given := {k: v for k, v in (image or {}).items() if v is not None}:
         tree["image"] = {**(tree.get("image") or {}), **given}
@@ -93,33 +100,66 @@ def read_config_file(name: str | None, above: tuple[str, ...] = ()) -> dict[str,
     A file whose `base` names another one holds what differs from that one. above: the files that
     build on this one. Raises UserError for a file that can't be read, or that builds on itself.
     """
-    name = name or DEFAULT_CONFIG
-    path = Path(name)
+    name = DEFAULT_CONFIG if name is None else name
     try:
-        if path.is_file():
-            tree = _load_yaml(path.name, path.read_text("utf-8"))
-        elif (shipped := SHIPPED / f"{name.removesuffix('.yaml')}.yaml").is_file():
-            tree = _load_yaml(shipped.name, shipped.read_text("utf-8"))
-        else:
-            known = ", ".join(shipped_configs())
-            raise UserError(
-                f"no configuration file '{name}'; give a path to a YAML file or one of: {known}"
-            )
+        path = _config_path(name)
+        tree = _load_yaml(path.name, read_text(path, LARGEST))
     except UnicodeDecodeError:
-        raise UserError(f"configuration {name} is not a text file; give a YAML file") from None
-    except OSError as error:
-        raise UserError(f"configuration {name} can't be read ({error.strerror})") from None
+        raise UserError(
+            f"configuration {one_line(name, 120)} is not a text file; give a YAML file"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"configuration {one_line(name, 120)} can't be read ({reason}); give a YAML file"
+        ) from None
     base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise UserError(f"configuration {name}: base: expected the name of a file, got {base!r}")
+        raise UserError(
+            f"configuration {one_line(name, 120)}: base: expected the name of a file, got "
+            f"{shown(base)}"
+        )
+    here = str(path.resolve())  # one file has many spellings
     beside = str(path.parent / base)
-    base = beside if Path(beside).is_file() else base
-    if base in (*above, name):
-        raise UserError(f"configuration {name} builds on itself; give another base")
-    below = read_config_file(base, (*above, name))
+    base = beside if _is_there(beside) else base
+    if here in above or str(_config_path(base).resolve()) in (*above, here):
+        raise UserError(f"configuration {one_line(name, 120)} builds on itself; give another base")
+    if len(above) >= DEEPEST:
+        raise UserError(
+            f"configuration {one_line(name, 120)}: more than {DEEPEST} files build on it"
+        )
+    below = read_config_file(base, (*above, here))
     return _merged(_expanded(below, RunConfig), _expanded(tree, RunConfig))
+
+
+def _config_path(name: str) -> Path:
+    """The file that a path or the name of a shipped configuration stands for."""
+    path = Path(name)
+    shipped = SHIPPED / f"{name.removesuffix('.yaml')}.yaml"
+    try:
+        if name and path.exists() and not (path.is_dir() and shipped.is_file()):
+            return path
+    except OSError as error:
+        raise UserError(
+            f"configuration {one_line(name, 120)} can't be read ({error.strerror}); give a YAML "
+            "file"
+        ) from None
+    if re.fullmatch(r"[\w.-]+", name) and shipped.is_file():
+        return shipped
+    known = ", ".join(shipped_configs())
+    raise UserError(
+        f"no configuration file '{one_line(name, 120)}'; give a path to a YAML file or one of: "
+        f"{known}"
+    )
+
+
+def _is_there(place: str) -> bool:
+    try:
+        return Path(place).is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero in it
+        return False
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -159,11 +199,13 @@ def _merged(base: Any, change: Any) -> Any:
 
 def _load_yaml(name: str, text: str) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(text)
+        tree = safe_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark is not None else ""
         raise UserError(f"configuration {name} is not valid YAML{where}; mend it") from None
+    except ValueError as error:
+        raise UserError(f"configuration {name}: {error}; write it plainly") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -184,20 +226,82 @@ def set_value(
     key, sign, text = pair.partition("=")
     key = key.strip()
     if not sign or not key:
-        raise UserError(f"--set takes key=value, got '{pair}'; for example --set {example}")
-    try:
-        value = yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError:
-        value = text
+        raise UserError(f"--set takes key=value, got '{shown(pair)}'; for example --set {example}")
+    value = _set_text(key, text, root, example)
     part = _part_at(key, root)
-    if part is not None and part.shorthand is not None and isinstance(value, str):
-        key = f"{key}.{part.shorthand}"
+    if part is not None and part.shorthand is not None and isinstance(value, _PLAIN):
+        key, value = f"{key}.{part.shorthand}", text.strip().strip("\"'")
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
         child = node.get(parent)
         node[parent] = node = dict(child) if isinstance(child, dict) else {}
     node[leaf] = value
+
+
+def _set_text(key: str, text: str, root: type[Part], example: str) -> Any:
+    """The value that the text of a pair means: as it is for settings that are texts, else YAML.
+
+    "null" is nothing where a text may be left out. Quotes around a whole text are YAML's.
+    """
+    plain = text.strip()
+    kinds = _value_kinds(key, root)
+    if str in kinds:
+        quoted = len(plain) > 1 and plain[0] == plain[-1] and plain[0] in "\"'"
+        if not quoted:
+            return None if plain in ("null", "~") and type(None) in kinds else plain
+    if not plain:
+        raise UserError(f"--set {shown(key)}= has no value; give one, for example --set {example}")
+    if plain.startswith("#"):
+        raise UserError(f"--set {shown(key)}: {shown(plain)} is a comment, not a value")
+    try:
+        # A sign of a comment within a value is the value's; YAML would cut it off there.
+        return safe_yaml(text) if " #" not in text or plain[0] in "\"'" else text
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def _value_kinds(path: str, root: type[Part]) -> set[Any]:
+    """The plain kinds of values that the setting at a dotted key takes."""
+    *parents, leaf = path.split(".")
+    part = _part_at(".".join(parents), root) if parents else root
+    if part is None or leaf not in part.model_fields:
+        return set()
+    annotation = part.model_fields[leaf].annotation
+    shorthand = _part_of(part, leaf)
+    if shorthand is not None and shorthand.shorthand is not None:
+        return set()  # a mapping, or the text that stands for it
+    return _plain_kinds(annotation)
+
+
+def _plain_kinds(annotation: Any) -> set[Any]:
+    """`str | None` is {str, NoneType}; lists and mappings of texts aren't texts."""
+    if annotation in (str, None, type(None)):
+        return {type(None) if annotation is None else annotation}
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*(_plain_kinds(a) for a in get_args(annotation)))
+    if get_origin(annotation) is Annotated:
+        return _plain_kinds(get_args(annotation)[0])
+    return set()
+
+
+def safe_yaml(text: str) -> Any:
+    """Plain data of YAML; what would take the machine down is refused.
+
+    Raises ValueError for data nested deeper than 50 levels or that grows by its aliases, and
+    yaml.YAMLError for what is no YAML.
+    """
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("aliases (*name) are not taken")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > 50 or count > 200_000:
+            raise ValueError("it is nested too deeply" if depth > 50 else "it is too large")
+    return yaml.safe_load(text)
 
 
 def _expanded(tree: Mapping[str, Any], model: type[Part]) -> dict[str, Any]:
@@ -234,7 +338,11 @@ def _kinds(annotation: Any) -> list[type[Part]]:
 
 def _explain(error: ValidationError, root: type[Part], name: str) -> str:
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part))
+    *outer, last = first["loc"] or ("",)
+    # What is no setting at all is a key, however it is spelt.
+    inner = first["type"] == "extra_forbidden" or not _is_union_branch(last)
+    named = [*(p for p in outer if not _is_union_branch(p)), *([last] if inner else [])]
+    key = ".".join(shown(part) for part in named)
     if first["type"] == "extra_forbidden":
         parent, _, leaf = key.rpartition(".")
         siblings = sorted(_fields_at(first["loc"][:-1], root))
@@ -253,7 +361,7 @@ def _explain(error: ValidationError, root: type[Part], name: str) -> str:
         return f"setting '{key}.loss': expected one of {known}, got {given!r}"
     if first["type"] == "value_error":
         return f"setting '{key}': {message}" if key else f"configuration: {message}"
-    return f"setting '{key}': {message}, got {first.get('input')!r}"
+    return f"setting '{key}': {message}, got {shown(repr(first.get('input')))}"
 
 
 def _is_union_branch(part: int | str) -> bool:

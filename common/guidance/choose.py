@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from ..config.prompts import PromptConfig
 from ..embedded.door import find, knows_toybox
 from ..embedded.names import EMBEDDED, EXACT, EXACT_RESOLUTIONS, TOYBOX, for_space
 from ..embedded.vocabulary import wording
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..options import Schedule, values_of
+from ..priors.headers import check_inversion, check_lora
 from ..priors.location import (
     ALIASES,
     Location,
@@ -150,7 +152,8 @@ def _check_search(part: AnyStageConfig, stage: Stage) -> None:
 
 def _check_exact(part: AnyStageConfig, stage: Stage, prompt: str, pictured: bool) -> None:
     for text in filter(None, all_texts(prompt, part.text, told=True, pictured=pictured)):
-        parse(text)
+        with _other_priors(part.prior.name):
+            parse(text)
     name, sees = stage.name, EXACT_RESOLUTIONS[stage.space]
     for wrong, what in (
         (part.resolution != sees, f"{name}.resolution: the exact prior sees {sees} px"),
@@ -175,14 +178,17 @@ def _check_real(
     texts = all_texts(prompt, part.text, told=False, pictured=pictured)
     prior = for_space(part.prior, stage.space)
     for path, _ in map(parse_lora, prior.loras):
-        weights_file(path, "LoRA")
+        check_lora(weights_file(path, "LoRA"))
+    if prior.loras:
+        require_peft("merging a LoRA")
     for path in prior.textual_inversions:
-        weights_file(path, "textual inversion")
+        check_inversion(weights_file(path, "textual inversion"))
     location = find(prior)
     family = family_of(location.index, location.source)
     if knows_toybox(location):
         for text in texts:
-            wording(text)
+            with _other_priors(part.prior.name):
+                wording(text)
     if family == "zero123":
         _check_zero123(prior, stage, prompt, location.source, pictured)
     if family == "mvdream" and not prior.tell_camera:
@@ -201,6 +207,20 @@ def _check_real(
     sees = part.prior.resolution or _native_resolution(location.folder)
     if stage.large and family == "pixel" and sees is not None:
         check_fits("pixel", sees, part.resolution, location.source)
+
+
+@contextmanager
+def _other_priors(name: str) -> Iterator[None]:
+    """Tell who wants what the toybox lacks that it is the prior that can't, and which can."""
+    try:
+        yield
+    except UserError as error:
+        prior = (
+            "the default prior, toybox," if name == TOYBOX else f"the prior {one_line(name, 80)}"
+        )
+        raise UserError(
+            f"{error}; {prior} knows no more: another takes any prompt, such as --prior sd15"
+        ) from None
 
 
 def _check_half(device: str) -> None:
@@ -278,12 +298,11 @@ def check_perp_neg(text: PromptConfig, told: bool, stage: Stage) -> None:
         )
 
 
-def require_peft() -> None:
-    """Raise UserError with how to install it if the library behind LoRA training is missing."""
+def require_peft(what: str = "VSD, which trains a LoRA,") -> None:
+    """Raise UserError with how to install it if the library behind LoRAs is missing."""
     if importlib.util.find_spec("peft") is None:
         raise UserError(
-            "VSD trains a LoRA, which needs the library peft; install it with"
-            " `pip install 'maquette[lora]'`"
+            f"{what} needs the library peft; install it with `pip install 'maquette[lora]'`"
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..device import send
 from ..errors import UserError
 from ..losses import CriticConfig
 from ..priors.base import Condition
@@ -111,9 +112,10 @@ class LoraCritic:
         x, schedule, total = x.detach(), self.prior.schedule, 0.0
         for _ in range(self.config.updates):
             groups = x.shape[0] // self.prior.group
-            t = torch.randint(len(schedule), (groups,), generator=generator).to(x.device)
+            t = torch.randint(len(schedule), (groups,), generator=generator)
+            t = send(t, x.device)
             t = t.repeat_interleave(self.prior.group)
-            noise = torch.randn(x.shape, generator=generator).to(x)
+            noise = torch.randn(x.shape, generator=generator).to(x, non_blocking=True)
             told = float(torch.rand(1, generator=generator)) >= self.config.camera_dropout
             inside = condition if told else replace(condition, cameras=None)
             with torch.enable_grad(), self._speaking(cameras if told else None):

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..device import Number
 from ..options import Schedule
 from ..runs.checkpoints import under_prefix, with_prefix
 from ..scene.cameras import Cameras
@@ -58,7 +59,7 @@ class Judged:
     """loss: a scalar to descend, per view. watch: numbers to look at, by name."""
 
     loss: Tensor
-    watch: dict[str, float] = field(default_factory=dict)
+    watch: dict[str, Number] = field(default_factory=dict)
 
 
 class Judge(Protocol):
@@ -101,7 +102,7 @@ class Panel:
 
     def __call__(self, views: Views, step: int) -> Judged:
         losses: list[Tensor] = []
-        watch: dict[str, float] = {}
+        watch: dict[str, Number] = {}
         for index, (name, (judge, points)) in enumerate(self.judges.items()):
             weight = step_schedule(points, step)
             if weight == 0.0:

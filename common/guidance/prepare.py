@@ -19,14 +19,14 @@ import torch
 
 from ..config.models import CoarseConfig
 from ..config.priors import PriorConfig, parse_lora
-from ..embedded.door import load
+from ..embedded.door import keeping, load, load_or_kept
 from ..embedded.names import EXACT, for_space, model_folder
 from ..errors import UserError
 from ..files import write_whole
 from ..losses import VSD
 from ..options import values_of
 from ..priors.base import Prior
-from ..priors.loading import choose_dtype
+from ..priors.loading import choose_dtype, dtype_note
 from ..priors.pretrained import PretrainedPrior
 from ..runs.folder import Run
 from ..runs.picture import elevation_of, read_kept, write_elevation
@@ -116,7 +116,7 @@ def _prior_judge(run: Run, stage: Stage, device: torch.device) -> ScoreDistillat
         told = True
     else:
         prior, prompts = _pretrained(run, stage, config, device)
-        told = prior.takes_camera and config.prior.tell_camera
+        told = _told(config, prior.takes_camera)
         _advise(run, stage, config, told or _shows(prior, config, pictured))
         if pictured and elevation_of(run) is None:
             write_elevation(run, _searched(run, stage, prior, prompts))
@@ -198,10 +198,15 @@ def _pretrained(
         texts = _texts(prompt, config, pin["takes_camera"], shows)
         known = read_texts(text_path(folder, _identity(options, pin, device), texts), texts)
     parts_in_encoders = bool(options.loras or options.textual_inversions)
-    prior = load(options, device, text=known is None or parts_in_encoders)
+    # VSD trains within the prior's own network, which no other run may then go on with.
+    own = isinstance(config.distillation, VSD)
+    loading = load if own else load_or_kept
+    prior = loading(options, device, text=known is None or parts_in_encoders)
     if stage.large:
         check_fits(prior.space, prior.resolution, config.resolution, prior.source)
     pin = _write_pin(folder, prior)
+    if note := dtype_note(options, pin["family"], device):
+        run.warn(note)
     seconds = round(time.monotonic() - began, 2)
     run.event("prior loaded", stage=stage.name, **pin, dtype=str(prior.dtype), seconds=seconds)
     shows = _shows(prior, config, pictured)
@@ -210,16 +215,24 @@ def _pretrained(
         known = prior.encode_text(texts)
         write_texts(text_path(folder, _identity(options, pin, device), texts), known)
         _tell_of_cuts(run, prior.truncation_notes)
-    prior.free_text_encoder()
+    for note in prior.notes:
+        run.warn(note)
+    if own or not keeping():
+        prior.free_text_encoder()
     known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})
-    told = shows or (prior.takes_camera and config.prior.tell_camera)
+    told = shows or _told(config, prior.takes_camera)
     return prior, ViewPrompts.encode(KnownTexts(known), prompt, text, told, shows)
 
 
 def _texts(prompt: str, config: AnyStageConfig, takes_camera: bool, shows: bool) -> list[str]:
     """Every distinct text of a stage, in a fixed order; shows: whether it is told a picture."""
-    told = shows or (takes_camera and config.prior.tell_camera)
+    told = shows or _told(config, takes_camera)
     return list(dict.fromkeys(all_texts(prompt, config.text, told, shows)))
+
+
+def _told(config: AnyStageConfig, takes_camera: bool) -> bool:
+    """Whether the prior of a stage is told each view's camera."""
+    return takes_camera and config.prior.tell_camera
 
 
 def read_pin(folder: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..config.prompts import FRONT, SIDE, ExponentialDecay, PromptConfig
+from ..device import send
 from ..priors.base import TextEmbedding
 from ..scene.cameras import Cameras
 from ..scene.view_words import view_blend, view_indices
@@ -106,7 +107,7 @@ def perp_neg_weights(cameras: Cameras, config: PromptConfig) -> tuple[list[list[
     `w exp(-b r)` with a step to 0 near the camera's own view; shape and numbers are threestudio's.
     """
     decay = config.perp_neg_decay
-    near, _, share = view_blend(cameras, config)
+    near, _, share = view_blend(cameras.at_home, config)
     pairs: list[tuple[int, int]] = []
     weights: list[tuple[float, float]] = []
     for view, r in zip(near, share.tolist(), strict=True):
@@ -120,7 +121,7 @@ def perp_neg_weights(cameras: Cameras, config: PromptConfig) -> tuple[list[list[
             pairs.append((FRONT, SIDE))
             weights.append((0.0, 0.0))
     indices = [[pair[i] for pair in pairs] for i in range(2)]
-    return indices, -torch.tensor(weights).clamp(min=0.0).T.to(cameras.azimuth.device)
+    return indices, send(-torch.tensor(weights).clamp(min=0.0).T, cameras.azimuth.device)
 
 
 def mix(first: TextEmbedding, second: TextEmbedding, share: Tensor) -> TextEmbedding:

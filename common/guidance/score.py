@@ -10,6 +10,7 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
+from ..device import send, shown
 from ..errors import UserError
 from ..losses import Distillation
 from ..options import steps_of
@@ -69,8 +70,8 @@ class ScoreDistillation:
         """
         x = self.prior.encode_image(views.image)
         count = x.shape[0]
-        t = self.timesteps(step, count).to(x.device)
-        noise = torch.randn(x.shape).to(x)
+        t = send(self.timesteps(step, count), x.device)
+        noise = torch.randn(x.shape).to(x, non_blocking=True)
         rows = self.conditioner.rows(views.cameras)
         if views.surface is not None and self.prior.takes_surface:
             rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
@@ -81,7 +82,7 @@ class ScoreDistillation:
         if self.critic is not None:
             self._seen = _Seen(x.detach(), rows, views)
         loss = torch.stack([(value * wanted).sum() for value, wanted in terms]).sum() / count
-        return Judged(loss, {"gradient": float(gradient[0].pow(2).mean().sqrt())})
+        return Judged(loss, {"gradient": shown(gradient[0].pow(2).mean().sqrt())})
 
     @torch.no_grad()
     def gradient(

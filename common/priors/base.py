@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..device import send
 from ..scene.cameras import Cameras
 from .noise import NoiseSchedule
 
@@ -38,9 +39,9 @@ class TextEmbedding:
     def select(self, rows: Sequence[int]) -> TextEmbedding:
         """The embedding of the chosen rows, repeats allowed: one row a view of a batch."""
         index = list(rows)
-        return TextEmbedding(
-            tuple(self.prompts[i] for i in index), {k: v[index] for k, v in self.tensors.items()}
-        )
+        chosen = torch.tensor(index, dtype=torch.long)
+        tensors = {k: v[send(chosen, v.device)] for k, v in self.tensors.items()}
+        return TextEmbedding(tuple(self.prompts[i] for i in index), tensors)
 
     @staticmethod
     def cat(parts: Sequence[TextEmbedding]) -> TextEmbedding:
@@ -69,7 +70,7 @@ class Reference:
     def select(self, index: Tensor) -> Reference:
         """The chosen rows."""
         cameras, views = _rows(self.cameras, index), _rows(self.views, index)
-        here = index.to(self.x.device)
+        here = send(index, self.x.device)
         token = None if self.token is None else self.token[here]
         return Reference(self.x[here], cameras, views, token)
 
@@ -107,7 +108,7 @@ class Condition:
         index = torch.tensor(list(rows))
         cameras = None if self.cameras is None else _rows(self.cameras, index)
         reference = None if self.reference is None else self.reference.select(index)
-        surface = None if self.surface is None else self.surface[index.to(self.surface.device)]
+        surface = None if self.surface is None else self.surface[send(index, self.surface.device)]
         return Condition(self.text.select(rows), cameras, reference, surface)
 
     @staticmethod
@@ -132,7 +133,7 @@ class Condition:
 
 
 def _rows(cameras: Cameras, index: Tensor) -> Cameras:
-    return cameras[index.to(cameras.azimuth.device)]
+    return cameras[send(index, cameras.azimuth.device)]
 
 
 class Prior(ABC):

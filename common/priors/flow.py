@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Condition, TextEmbedding
+from .emphasis import ClipPart
 from .latents import latent_factor
 from .noise import NoiseSchedule, to_noise
 from .pretrained import LoadedPipeline, PretrainedPrior, TextLimit, choose_resolution
@@ -125,6 +126,18 @@ class SD3Prior(FlowPrior):
         if pipeline.text_encoder_3 is not None:
             limits.append((pipeline.tokenizer_3, SD3_T5_TOKENS, "T5"))
         return limits
+
+    def clip_parts(self) -> list[ClipPart]:
+        """The two CLIP encoders, side by side in the first tokens; the rest is T5's."""
+        pipeline = self.pipeline
+        first, second = (
+            encoder.config.hidden_size
+            for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)
+        )
+        return [
+            ClipPart(pipeline.tokenizer, slice(0, first)),
+            ClipPart(pipeline.tokenizer_2, slice(first, first + second)),
+        ]
 
     def embed(self, prompts: list[str], device: torch.device) -> dict[str, Tensor]:
         """As "states" `[N, 77 + 256, width]`, "pooled" `[N, width]`; zeros for a T5 left out."""

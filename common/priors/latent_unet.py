@@ -12,9 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..device import constant
 from ..errors import UserError
 from .base import Condition, TextEmbedding
 from .camera_features import reads_camera, reads_reference, unet_inputs
+from .emphasis import ClipPart
 from .latents import latent_factor
 from .noise import diffusion_schedule, to_noise
 from .pretrained import LoadedPipeline, PretrainedPrior, TextLimit, choose_resolution
@@ -78,7 +80,7 @@ class LatentUNetPrior(PretrainedPrior):
         width = self.denoiser.config.time_cond_proj_dim
         if width is None:
             return None
-        scale = torch.full((len(x),), self.options.embedded_guidance - 1.0)
+        scale = torch.full((len(x),), self.options.embedded_guidance - 1.0, device=x.device)
         return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=width).to(x)
 
 
@@ -86,6 +88,10 @@ class StableDiffusionPrior(LatentUNetPrior):
     """Stable Diffusion 1.x and 2.x: one CLIP encoder."""
 
     family = "sd"
+
+    def clip_parts(self) -> list[ClipPart]:
+        """The one encoder."""
+        return [ClipPart(self.pipeline.tokenizer, slice(None))]
 
     def embed(self, prompts: list[str], device: torch.device) -> dict[str, Tensor]:
         """The encoder's hidden states `[N, 77, width]` as "states"."""
@@ -102,16 +108,34 @@ class SDXLPrior(LatentUNetPrior):
 
         The empty prompt is zeros where the model's configuration says so, as in its pipeline.
         """
-        states, _, pooled, _ = self.pipeline.encode_prompt(
-            prompts, device=device, do_classifier_free_guidance=False
-        )
+        states, pooled = self._read(prompts, device)
         if self.pipeline.config.force_zeros_for_empty_prompt:
             told = torch.tensor([bool(p.strip()) for p in prompts], device=device)
             states, pooled = states * told[:, None, None], pooled * told[:, None]
         return {"states": states, "pooled": pooled}
 
+    def _read(self, prompts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        states, _, pooled, _ = self.pipeline.encode_prompt(
+            prompts, device=device, do_classifier_free_guidance=False
+        )
+        return states, pooled
+
+    def unweighted(self, device: torch.device) -> Tensor:
+        """What the encoders make of no words, though the U-Net may be told zeros."""
+        return self._read([""], device)[0]
+
+    def clip_parts(self) -> list[ClipPart]:
+        """The two encoders, side by side."""
+        pipeline = self.pipeline
+        width = pipeline.text_encoder.config.hidden_size
+        return [
+            ClipPart(pipeline.tokenizer, slice(0, width)),
+            ClipPart(pipeline.tokenizer_2, slice(width, None)),
+        ]
+
     def added_conditions(self, x: Tensor, text: TextEmbedding) -> dict[str, Tensor]:
         """The pooled text and the time ids: original size, crop corner, target size."""
         height, width = (self.factor * side for side in x.shape[2:])
-        ids = x.new_tensor([height, width, 0, 0, height, width]).expand(len(x), 6)
+        sizes = (height, width, 0, 0, height, width)
+        ids = constant(sizes, x.device, x.dtype).expand(len(x), 6)
         return {"text_embeds": text.tensors["pooled"], "time_ids": ids}

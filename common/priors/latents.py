@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..device import constant
+
 
 def to_pixels(image: Tensor, resolution: int) -> Tensor:
     """Images `[B, H, W, 3]` in [0, 1] as a model sees them: `[B, 3, r, r]` in [-1, 1].
@@ -54,7 +56,7 @@ def normalise_latents(latents: Tensor, config: Any) -> Tensor:
     mean, std = config.get("latents_mean"), config.get("latents_std")
     scale = config.get("scaling_factor") or 1.0
     if mean is not None and std is not None:
-        mean, std = (latents.new_tensor(v).reshape(1, -1, 1, 1) for v in (mean, std))
+        mean, std = _columns(latents, mean, std)
         return (latents - mean) * scale / std
     return (latents - (config.get("shift_factor") or 0.0)) * scale
 
@@ -64,9 +66,15 @@ def restore_latents(latents: Tensor, config: Any) -> Tensor:
     mean, std = config.get("latents_mean"), config.get("latents_std")
     scale = config.get("scaling_factor") or 1.0
     if mean is not None and std is not None:
-        mean, std = (latents.new_tensor(v).reshape(1, -1, 1, 1) for v in (mean, std))
+        mean, std = _columns(latents, mean, std)
         return latents * std / scale + mean
     return latents / scale + (config.get("shift_factor") or 0.0)
+
+
+def _columns(latents: Tensor, *values: Any) -> list[Tensor]:
+    """Numbers by channel, as `[1, C, 1, 1]` beside the latents."""
+    tables = (constant(tuple(v), latents.device, latents.dtype) for v in values)
+    return [table.reshape(1, -1, 1, 1) for table in tables]
 
 
 def latent_factor(vae: Any) -> int:

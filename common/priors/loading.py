@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, assert_never
 
 import torch
@@ -18,7 +19,17 @@ from ..config.priors import PriorConfig
 from ..device import computes_bf16
 from ..errors import UserError
 from .adaptation import add_textual_inversions, merge_loras, weight_errors
-from .location import Family, Location, family_of, hub_errors, locate, missing_libraries
+from .components import check_tokenizers, load_modules
+from .headers import check_folder, choose_variant
+from .location import (
+    UNUSED,
+    Family,
+    Location,
+    family_of,
+    hub_errors,
+    locate,
+    missing_libraries,
+)
 from .memory import card_bytes, choose_memory, stream_layers, weight_bytes
 from .parts import load_mvdream, load_zero123
 from .pretrained import LoadedPipeline, PretrainedPrior, quiet_libraries
@@ -55,11 +66,11 @@ def load_prior(
     family = family_of(location.index, location.source)
     mixed = special.mixed and options.dtype == "auto"
     dtype = torch.float32 if mixed else choose_dtype(options, family, device)
-    pipeline = _load_pipeline(options, location, family, dtype, text)
+    pipeline, notes = _load_pipeline(options, location, family, dtype, text)
     if text and family != "zero123":
         check_text_encoders(pipeline, family, location.source)
-    add_textual_inversions(pipeline, options)
-    merge_loras(pipeline, options)
+    words = add_textual_inversions(pipeline, options)
+    notes += merge_loras(pipeline, options)
     denoiser = pipeline.transformer if family in ("sd3", "flux") else pipeline.unet
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
@@ -79,19 +90,24 @@ def load_prior(
             dtype,
             autocast=autocast,
             wording=special.wording,
+            words=words,
         ),
     )
+    prior.notes += notes
     _save_memory(prior, options)
     return prior
 
 
 def choose_dtype(options: PriorConfig, family: Family, device: torch.device) -> torch.dtype:
-    """The dtype to run in; raises `UserError` for float16 on the CPU."""
+    """The dtype to run in; raises `UserError` for float16 on the CPU.
+
+    A GPU without units for bfloat16 takes float16 in its place; `dtype_note` tells of it.
+    """
     match options.dtype:
         case "auto":
             if device.type != "cuda":
                 return torch.float32
-            return torch.bfloat16 if family in ("sd3", "flux") else torch.float16
+            wanted = torch.bfloat16 if family in ("sd3", "flux") else torch.float16
         case "float16":
             if device.type == "cpu":
                 raise UserError(
@@ -100,11 +116,28 @@ def choose_dtype(options: PriorConfig, family: Family, device: torch.device) -> 
                 )
             return torch.float16
         case "bfloat16":
-            return torch.bfloat16
+            wanted = torch.bfloat16
         case "float32":
             return torch.float32
         case _ as unreachable:
             assert_never(unreachable)
+    lacking = wanted == torch.bfloat16 and device.type == "cuda" and not computes_bf16(device)
+    return torch.float16 if lacking else wanted
+
+
+def dtype_note(options: PriorConfig, family: Family, device: torch.device) -> str | None:
+    """One line where a model that wants bfloat16 meets a GPU that doesn't compute in it."""
+    wants = options.dtype == "bfloat16" or (options.dtype == "auto" and family in ("sd3", "flux"))
+    if (
+        not wants
+        or choose_dtype(options, family, device) == torch.bfloat16
+        or device.type != "cuda"
+    ):
+        return None
+    return (
+        "this GPU does not compute in bfloat16; the model runs in float16, its VAE in float32 "
+        "(dtype float32 is safe, and takes twice the memory)"
+    )
 
 
 def check_text_encoders(pipeline: Any, family: Family, source: str) -> None:
@@ -120,14 +153,14 @@ def check_text_encoders(pipeline: Any, family: Family, source: str) -> None:
 
 def _load_pipeline(
     options: PriorConfig, location: Location, family: Family, dtype: torch.dtype, text: bool
-) -> Any:
-    """The diffusers pipeline of a family, as a container, from the located folder or commit."""
+) -> tuple[Any, list[str]]:
+    """The diffusers pipeline of a family, as a container, and what is to be told of its weights."""
     if family == "zero123":
         if options.loras or options.textual_inversions:
             raise UserError(f"{location.source} reads no text: leave LoRAs and learned words out")
-        return load_zero123(options, location, dtype)
+        return load_zero123(options, location, dtype), []
     if family == "mvdream":
-        return load_mvdream(options, location, dtype, text)
+        return load_mvdream(options, location, dtype, text), []
     with missing_libraries(), quiet_libraries():
         container, arguments = _container(family)
     if options.drop_t5 and family != "sd3":
@@ -139,16 +172,44 @@ def _load_pipeline(
         arguments |= dict.fromkeys(names)
     # Most of these VAEs overflow in float16, none does in bfloat16.
     dtypes = {"default": dtype, "vae": torch.float32 if dtype == torch.float16 else dtype}
-    common = {"variant": options.variant, "use_safetensors": True}
-    folder = location.folder or location.source
+    skipped = {*UNUSED, *(name for name, value in arguments.items() if value is None)}
     with missing_libraries(), quiet_libraries():
+        folder = location.folder
         if location.commit is not None:
             with hub_errors(location.source, options.revision):
-                folder = container.download(
-                    location.source, revision=location.commit, **common, **arguments
+                variant = options.variant or _only_variant(location)
+                folder = Path(
+                    container.download(
+                        location.source,
+                        revision=location.commit,
+                        variant=variant,
+                        use_safetensors=True,
+                        **arguments,
+                    )
                 )
+        assert folder is not None
+        check_folder(folder, location.index, skipped)
         with weight_errors(location.source, options.variant):
-            return container.from_pretrained(folder, dtype=dtypes, **common, **arguments)
+            modules, notes = load_modules(folder, location.index, skipped, dtypes, options.variant)
+            pipeline = container.from_pretrained(folder, **modules, **arguments)
+    if text:
+        with weight_errors(location.source, options.variant):
+            check_tokenizers(pipeline, location.source)
+    return pipeline, notes
+
+
+def _only_variant(location: Location) -> str | None:
+    """The variant to fetch where the hub has no plain weights of the denoiser."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        files = huggingface_hub.list_repo_files(location.source, revision=location.commit)
+    except (OSError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled):
+        return None  # the cache decides
+    heads = ("unet/", "transformer/")
+    names = [f.split("/")[1] for f in files if f.startswith(heads) and f.endswith(".safetensors")]
+    return choose_variant(names, None) if names else None
 
 
 def _container(family: Family) -> tuple[Any, dict[str, Any]]:

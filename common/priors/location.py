@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config.priors import PriorConfig
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, shown
+from ..files import read_text
 
 Family = Literal["pixel", "sd", "sdxl", "sd3", "flux", "zero123", "mvdream"]
 
@@ -76,15 +77,15 @@ def locate(options: PriorConfig, known: Collection[str] = ()) -> Location:
     """
     source = options.name
     if source not in ALIASES:
-        folder = Path(source).expanduser()
+        folder = expanded(source, "prior")
         if folder.exists() or source.startswith((".", "/", "~", "\\")) or source.count("/") > 1:
             return locate_folder(folder)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
             names = [*known, *ALIASES]
             like = ", ".join(nearest(source, names) or names)
             raise UserError(
-                f'prior "{source}" is neither a folder nor a hub id "owner/name" nor a known name'
-                f" ({like})"
+                f'prior "{shown(source)}" is neither a folder nor a hub id "owner/name" nor a known'
+                f" name ({like})"
             )
     failures: list[UserError] = []
     for repository in ALIASES.get(source, (source,)):
@@ -95,10 +96,26 @@ def locate(options: PriorConfig, known: Collection[str] = ()) -> Location:
     raise failures[0]
 
 
+def expanded(text: str, what: str) -> Path:
+    """The path that a text stands for; UserError if it can't be one.
+
+    what: what to call it in messages.
+    """
+    try:
+        place = Path(text).expanduser()
+        place.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{what} {shown(text)}: {reason}; check the path") from None
+    if not text.strip():
+        raise UserError(f"{what}: the path is empty; give a file or a folder")
+    return place
+
+
 def locate_folder(folder: Path, source: str | None = None) -> Location:
     """The model in a folder, called `source` in messages. Raises UserError if it holds none."""
     if not folder.exists():
-        raise UserError(f"prior: there is no folder {folder}; check the path")
+        raise UserError(f"prior: there is no folder {shown(folder, 120)}; check the path")
     if folder.is_file():
         raise UserError(
             f"{folder} is a file; a prior is a diffusers folder: convert single-file checkpoints"
@@ -128,9 +145,9 @@ def _locate_on_hub(repository: str, revision: str | None) -> Location:
 
 def _read_index(path: Path) -> Mapping[str, Any]:
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); fetch the model again") from error
+        index = json.loads(read_text(path, 2**20))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({shown(error)}); fetch the model again") from error
     if not isinstance(index, dict):
         raise UserError(f"{path} is no diffusers model_index.json (no object); fetch it again")
     return index
@@ -179,7 +196,7 @@ def family_of(index: Mapping[str, Any], source: str) -> Family:
 
 def weights_file(path: str, what: str) -> Path:
     """The one safetensors file a LoRA or textual-inversion path (file or folder) stands for."""
-    place = Path(path).expanduser()
+    place = expanded(path, what)
     if place.is_dir():
         files = sorted(place.glob("*.safetensors"))
         preferred = [f for f in files if f.name in _USUAL_NAMES]
@@ -188,7 +205,7 @@ def weights_file(path: str, what: str) -> Path:
         found = "several safetensors files" if files else "no safetensors file"
         raise UserError(f"{what} {place} holds {found}; give the file itself")
     if not place.is_file():
-        raise UserError(f"{what}: there is no file {place}; check the path")
+        raise UserError(f"{what}: there is no file {shown(place, 120)}; check the path")
     if place.suffix != ".safetensors":
         raise UserError(f"{what} {place} is no safetensors file; convert it, pickles aren't read")
     return place

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ..device import send
 from ..errors import UserError
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "velocity"]
@@ -24,6 +25,9 @@ class NoiseSchedule:
 
     alpha: Tensor
     sigma: Tensor
+    _placed: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def __len__(self) -> int:
         return self.alpha.shape[0]
@@ -31,8 +35,14 @@ class NoiseSchedule:
     def at(self, t: Tensor, ndim: int = 4) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t of timesteps `t` `[B]`, shaped `[B, 1, ...]` with `ndim` axes."""
         shape = (-1,) + (1,) * (ndim - 1)
-        alpha, sigma = self.alpha.to(t.device), self.sigma.to(t.device)
+        alpha, sigma = self.on(t.device)
         return alpha[t].reshape(shape), sigma[t].reshape(shape)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """alpha and sigma on a device, where they are brought once."""
+        if device not in self._placed:
+            self._placed[device] = (send(self.alpha, device), send(self.sigma, device))
+        return self._placed[device]
 
     def add_noise(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The noised `x_t` of `x` and `noise` (`[B, ...]`) at timesteps `t` `[B]`."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import UserError
 from .base import Condition
 from .camera_features import reads_camera, reads_reference, unet_inputs
+from .emphasis import ClipPart
 from .noise import diffusion_schedule, to_noise
 from .pretrained import LoadedPipeline, PretrainedPrior, TextLimit, choose_resolution
 
@@ -56,6 +57,10 @@ class PixelUNetPrior(PretrainedPrior):
             return [(tokenizer, IF_TOKENS, "T5")]
         positions = self.pipeline.text_encoder.config.max_position_embeddings
         return [(tokenizer, min(tokenizer.model_max_length, positions), "CLIP")]
+
+    def clip_parts(self) -> list[ClipPart]:
+        """The one encoder, unless it is a T5."""
+        return [] if self.reads_t5 else [ClipPart(self.pipeline.tokenizer, slice(None))]
 
     def embed(self, prompts: list[str], device: torch.device) -> dict[str, Tensor]:
         """The encoder's last hidden states `[N, tokens, width]` as "states"."""

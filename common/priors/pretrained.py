@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..config.priors import PriorConfig
 from ..errors import UserError
 from .base import Condition, Prior, TextEmbedding
+from .emphasis import ClipPart, Span, emphasis, token_weights, with_learned_words
 from .latents import decode_latents, encode_latents, restore_latents, to_pixels
 from .memory import move, out_of_memory_advice, release, resident
 from .noise import Prediction
@@ -39,6 +40,7 @@ class LoadedPipeline:
     options: with memory choices resolved; device, dtype: what the denoiser runs on and in.
     autocast: whether float32 weights compute in bfloat16, as they did in their training.
     wording: puts a prompt the way the model knows it, or raises `UserError`; None changes nothing.
+    words: learned words, and the tokens that stand for each.
     """
 
     pipeline: Any
@@ -49,6 +51,7 @@ class LoadedPipeline:
     dtype: torch.dtype
     autocast: bool = False
     wording: Callable[[str], str] | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose_resolution(loaded: LoadedPipeline, default: int, multiple: int) -> int:
@@ -113,6 +116,8 @@ class PretrainedPrior(Prior):
             `denoise` is called directly.
         vae: the autoencoder, None for pixel models. latent_shape: (C, h, w) of x.
         truncation_notes: one line for every prompt that was longer than an encoder takes.
+        notes: what else is to be told: weights left out, a LoRA that fits in part, prompts whose
+            signs an encoder doesn't read.
     """
 
     family: str
@@ -124,9 +129,10 @@ class PretrainedPrior(Prior):
         self.vae: Any = getattr(loaded.pipeline, "vae", None)
         self.source, self.revision = loaded.source, loaded.revision
         self.options, self.device, self.dtype = loaded.options, loaded.device, loaded.dtype
-        self.autocast, self.wording = loaded.autocast, loaded.wording
+        self.autocast, self.wording, self.words = loaded.autocast, loaded.wording, loaded.words
         self.prediction: Prediction = kind
         self.truncation_notes: list[str] = []
+        self.notes: list[str] = []
         self.takes_camera = False
 
     @abstractmethod
@@ -150,17 +156,92 @@ class PretrainedPrior(Prior):
         encoders = self._text_encoders()
         if not encoders:
             raise ValueError("encode_text: the text encoders were freed; embed all prompts before")
-        self._note_truncations(prompts)
+        texts, spans = self._put(prompts)
+        self._note_truncations(texts)
         device = torch.device("cpu") if self.options.text_on_cpu else self.device
         with torch.no_grad(), quiet_libraries(), self.memory_advice():
             for encoder in encoders.values():
                 move(encoder, device)
-            texts = [self.wording(p) if self.wording else p for p in prompts]
             tensors = self.embed(texts, device)
+            if any(spans):
+                tensors["states"] = self._emphasized(tensors["states"], texts, spans, device)
             for encoder in encoders.values():
                 move(encoder, torch.device("cpu"))
+        self._check_told_apart(texts, tensors)
         placed = {k: v.to(self.device, self.dtype) for k, v in tensors.items()}
         return TextEmbedding(tuple(prompts), placed)
+
+    def clip_parts(self) -> list[ClipPart]:
+        """The CLIP encoders whose tokens' embeddings lie in "states"; those read weights."""
+        return []
+
+    def unweighted(self, device: torch.device) -> Tensor:
+        """The "states" `[1, tokens, width]` of a prompt of no words."""
+        return self.embed([""], device)["states"]
+
+    def _put(self, prompts: Sequence[str]) -> tuple[list[str], list[list[Span]]]:
+        """Prompts the way the encoders read them, and which signs of each have weights."""
+        texts, spans = [], []
+        reads = bool(self.clip_parts())
+        for prompt in prompts:
+            text = self.wording(prompt) if self.wording else prompt
+            text = with_learned_words(text, self.words)
+            plain, weighted = emphasis(text) if reads else (text, [])
+            if not reads and emphasis(text)[1]:
+                self._note(
+                    "weights such as (word:1.3) are read by CLIP text encoders alone; this model "
+                    "takes the signs for words"
+                )
+            texts.append(plain)
+            spans.append(weighted)
+        if any(spans) and self.reads_other_texts:
+            self._note("weights such as (word:1.3) reach this model's CLIP encoders, not its T5")
+        return texts, spans
+
+    @property
+    def reads_other_texts(self) -> bool:
+        """Whether an encoder beside CLIP reads the prompt."""
+        return any(name != "CLIP" for _, _, name in self.text_limits())
+
+    def _emphasized(
+        self, states: Tensor, texts: list[str], spans: list[list[Span]], device: torch.device
+    ) -> Tensor:
+        """States `[N, tokens, width]` moved away from no words' by the weight of each token."""
+        base, moved = self.unweighted(device), states.clone()
+        for part in self.clip_parts():
+            weights = [
+                token_weights(part.tokenizer, t, s) for t, s in zip(texts, spans, strict=True)
+            ]
+            for row, weight in enumerate(weights):
+                if weight is None:
+                    continue
+                scale = states.new_tensor(weight)[:, None]
+                here = (slice(0, len(weight)), part.columns)
+                moved[row][here] = base[0][here] + scale * (states[row][here] - base[0][here])
+        return moved
+
+    def _check_told_apart(self, texts: list[str], tensors: Mapping[str, Tensor]) -> None:
+        """Raise UserError if the encoder makes the same of something and of nothing."""
+        for key, rows in tensors.items():
+            if not bool(rows.isfinite().all()):
+                raise UserError(
+                    f"{self.source}: its text encoder gives values that are not finite ({key}); "
+                    "fetch the model again, or give another dtype"
+                )
+        empty = next((i for i, text in enumerate(texts) if not text.strip()), None)
+        told = [i for i, text in enumerate(texts) if text.strip()]
+        if empty is None or not told:
+            return
+        if all(torch.equal(rows[told[0]], rows[empty]) for rows in tensors.values()):
+            raise UserError(
+                f"{self.source}: its text encoder gives the same for every prompt (weights or "
+                "vocabulary are missing or damaged); fetch the model again"
+            )
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+            log.warning(note)
 
     def free_text_encoder(self) -> None:
         """Drop the text encoders and their memory; no prompt can be embedded afterwards."""

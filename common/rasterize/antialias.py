@@ -18,11 +18,13 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from ..backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
+from ..device import indices_of
 from ..scene.mesh import opposite_vertices
 from .interpolate import Raster, gather_rows
+from .silhouette import SHORTEST, edge_codes, silhouettes_torch
 from .visibility import project
-
-SHORTEST = 2.0**-10  # pixels; a shorter edge has no direction in float32 worth following
+from .zbuffer import project_torch
 
 
 def antialias(image: Tensor, raster: Raster, opposite: Tensor | None = None) -> Tensor:
@@ -72,19 +74,9 @@ def _crossed_pairs(
         return None
     if opposite is None:
         opposite = opposite_vertices(raster.faces)
-    screen, valid = project(raster.clip, height, width)
     with torch.no_grad():
-        depth = raster.depth.cpu().contiguous().numpy()
-    edge = _silhouettes(
-        screen,
-        valid,
-        raster.faces.cpu().contiguous().numpy(),
-        opposite.cpu().contiguous().numpy(),
-        raster.face_index.cpu().contiguous().numpy(),
-        depth,
-    )
-    flat = torch.from_numpy(edge).view(-1).to(raster.faces.device)  # [B * 2 * H * W]
-    slot = torch.nonzero(flat)[:, 0]
+        flat = _edges(raster, opposite).view(-1)  # [B * 2 * H * W]
+    slot = indices_of(flat != 0)
     if slot.shape[0] == 0:
         return None
     code = flat[slot].long()
@@ -97,6 +89,29 @@ def _crossed_pairs(
     inner = torch.where(first_is_inner, first, second)
     outer = torch.where(first_is_inner, second, first)
     return inner, outer, ends + (view * raster.clip.shape[1])[:, None], axis
+
+
+def twin(device: torch.device | str) -> Twin:
+    """Which implementation finds the silhouettes on a device, and why."""
+    obstacles = {"numba": numba_obstacle, "triton": triton_obstacle, "torch": everywhere}
+    return pick("antialiasing", device, obstacles)
+
+
+def _edges(raster: Raster, opposite: Tensor) -> Tensor:
+    """The silhouette edge of each pair `[B, 2, H, W]`, as `_walk` says it."""
+    _, height, width = raster.shape
+    depth, name = raster.depth, twin(raster.clip.device).name
+    if name == "numba":
+        screen, valid = project(raster.clip, height, width)
+        arrays = (
+            t.contiguous().numpy() for t in (raster.faces, opposite, raster.face_index, depth)
+        )
+        return torch.from_numpy(_silhouettes(screen, valid, *arrays))
+    walk = silhouettes_torch
+    if name == "triton":
+        walk = module_of(".triton_silhouette", __package__).silhouettes
+    screen, valid = project_torch(raster.clip, height, width)
+    return edge_codes(walk(screen, valid, raster.faces, opposite, raster.face_index, depth))
 
 
 def _crossing(

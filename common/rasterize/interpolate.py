@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from numba import njit, prange
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ..backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
+from ..device import indices_of
 from .visibility import visible_faces
 
 
@@ -80,18 +83,20 @@ def rasterize(vertices: Tensor, faces: Tensor, mvp: Tensor, height: int, width: 
 
     vertices: `[V, 3]` world positions; faces: int64 `[F, 3]`; mvp: `[B, 4, 4]` world to clip
     (`Cameras.mvp(width / height)`). Gradients reach `vertices` and `mvp`. Raises ValueError for
-    other shapes and for positions that are not finite. See `visible_faces` for who sees what.
+    other shapes and, on the CPU, for positions that are not finite. See
+    `visible_faces` for who sees what.
     """
     if vertices.ndim != 2 or vertices.shape[1] != 3:
         raise ValueError(f"vertices: expected [V, 3], got {list(vertices.shape)}")
     if mvp.ndim != 3 or mvp.shape[1:] != (4, 4):
         raise ValueError(f"mvp: expected [B, 4, 4], got {list(mvp.shape)}")
     clip = F.pad(vertices, (0, 1), value=1.0) @ mvp.transpose(1, 2)
-    if not bool(torch.isfinite(clip).all()):
+    # On a GPU a look at values would stall it; there the step's own check of its gradient tells.
+    if clip.device.type == "cpu" and not bool(torch.isfinite(clip).all()):
         raise ValueError("vertices, mvp: expected finite clip positions, got inf or nan")
     face_index = visible_faces(clip, faces, height, width)
     flat = face_index.view(-1)
-    pixels = torch.nonzero(flat >= 0)[:, 0]
+    pixels = indices_of(flat >= 0)
     face = flat[pixels]
     bary = barycentrics(clip, faces, pixels, face, height, width)
     return Raster(face_index, pixels, face, bary, clip, faces)
@@ -109,12 +114,25 @@ def barycentrics(
     (Laine et al. 2020, section 3.3). Nothing is divided by w. Weights are clamped to [0, 1] for
     the pixels of faces thinner than the screen grid.
     """
-    if clip.is_cuda:
-        return barycentrics_torch(clip, faces, pixels, face, height, width)
-    bary: Tensor = _Barycentrics.apply(  # pyright: ignore[reportAssignmentType]
-        clip, faces, pixels, face, height, width
-    )
-    return bary
+    match twin(clip.device).name:
+        case "numba":
+            return _Barycentrics.apply(  # pyright: ignore[reportReturnType]
+                clip, faces, pixels, face, height, width
+            )
+        case "triton":
+            return _triton().barycentrics(clip, faces, pixels, face, height, width)
+        case _:
+            return barycentrics_torch(clip, faces, pixels, face, height, width)
+
+
+def twin(device: torch.device | str) -> Twin:
+    """Which implementation interpolates on a device, and why."""
+    obstacles = {"numba": numba_obstacle, "triton": triton_obstacle, "torch": everywhere}
+    return pick("interpolation", device, obstacles)
+
+
+def _triton() -> Any:
+    return module_of(".triton_interpolate", __package__)
 
 
 def barycentrics_torch(
@@ -152,12 +170,16 @@ def interpolate(attributes: Tensor, raster: Raster) -> Tensor:
         expected = f"[{vertices}, C] or [{batch}, {vertices}, C]"
         raise ValueError(f"attributes: expected {expected}, got {list(attributes.shape)}")
     table = attributes.reshape(-1, attributes.shape[-1])
-    if table.is_cuda or table.dtype != raster.bary.dtype:
-        return weighted_rows_torch(table, corner, raster.bary)
-    value: Tensor = _WeightedRows.apply(  # pyright: ignore[reportAssignmentType]
-        table, corner, raster.bary
-    )
-    return value
+    name = twin(table.device).name if table.dtype == raster.bary.dtype else "torch"
+    match name:
+        case "numba":
+            return _WeightedRows.apply(  # pyright: ignore[reportReturnType]
+                table, corner, raster.bary
+            )
+        case "triton":
+            return _triton().weighted_rows(table, corner, raster.bary)
+        case _:
+            return weighted_rows_torch(table, corner, raster.bary)
 
 
 def weighted_rows_torch(table: Tensor, corner: Tensor, weight: Tensor) -> Tensor:
@@ -223,7 +245,7 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # pyright: ignore
         (index,) = ctx.saved_tensors
         total = grad.new_zeros(ctx.rows, grad.shape[1])
-        if grad.is_cuda:
+        if grad.device.type != "cpu":
             return total.index_add_(0, index, grad), None
         _call(_add_rows, index, grad, total)
         return total, None

@@ -1,4 +1,4 @@
-"""Visibility: which face does each pixel see? A z-buffer on the CPU, nvdiffrast on a GPU.
+"""Visibility: which face does each pixel see? A z-buffer, in as many twins as there are devices.
 
 Screen positions are in pixels, x to the right and y down, so that the centre of pixel (row, col)
 is (col + 0.5, row + 0.5). They are rounded to multiples of 2^-14 pixel: edge functions of such
@@ -9,7 +9,7 @@ of it a pixel centre lies. That, with the top-left rule, is what leaves no holes
 from __future__ import annotations
 
 import importlib.util
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,25 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-W_EPS = 1e-6  # vertices with clip w up to here are at or behind the camera
-SUBPIXEL = 2.0**14  # steps of the screen grid in a pixel
-EDGE_STEP = 2.0**-28  # the smallest edge function that is not zero, on that grid
-GUARD = 2.0**22  # pixels; positions beyond are taken to be behind the camera
+from ..backends import (
+    Twin,
+    everywhere,
+    first_line,
+    module_of,
+    numba_obstacle,
+    pick,
+    triton_obstacle,
+)
+from .zbuffer import (
+    EDGE_STEP,
+    GUARD,
+    SUBPIXEL,
+    W_EPS,
+    face_index,
+    nearest_torch,
+    project_torch,
+)
+
 BAND = 16  # rows of a band, the unit of parallel work
 
 
@@ -33,35 +48,72 @@ def visible_faces(clip: Tensor, faces: Tensor, height: int, width: int) -> Tenso
     The nearest face in z/w wins, the lower face index among equals. A face with a vertex at
     w <= 1e-6 is dropped whole (keep cameras outside of the mesh); what lies before the near or
     behind the far plane is cut per pixel. A centre exactly on an edge belongs to the face to
-    its right or below it (the top-left rule). Raises ValueError for other shapes.
+    its right or below it (the top-left rule). Raises ValueError for other shapes and, on the CPU,
+    for indices out of range.
 
-    On CUDA nvdiffrast does this where it is installed; it rounds positions more coarsely and
-    breaks ties its own way. Without it the z-buffer runs on the CPU, with copies.
+    `twin` says whose z-buffer runs. nvdiffrast's rounds positions more coarsely and breaks ties its
+    own way; the others agree but for depths that are equal to 2^-34.
     """
     _check(clip, faces, height, width)
     with torch.no_grad():
         if faces.shape[0] == 0 or clip.shape[0] == 0:
             shape = (clip.shape[0], height, width)
             return torch.full(shape, -1, dtype=torch.int64, device=clip.device)
-        if clip.is_cuda and nvdiffrast_installed():
-            return _visible_faces_nvdiffrast(clip, faces, height, width)
-        screen, valid = project(clip, height, width)
-        index = _z_buffer(screen, valid, faces.cpu().contiguous().numpy(), height, width)
-        return torch.from_numpy(index).to(clip.device)
+        match twin(clip.device).name:
+            case "numba":
+                screen, valid = project(clip, height, width)
+                index = _z_buffer(screen, valid, faces.contiguous().numpy(), height, width)
+                return torch.from_numpy(index)
+            case "nvdiffrast":
+                return _visible_faces_nvdiffrast(clip, faces, height, width)
+            case "triton":
+                nearest = module_of(".triton_visibility", __package__).nearest
+            case _:
+                nearest = nearest_torch
+        return face_index(nearest(*project_torch(clip, height, width), faces, height, width))
+
+
+def twin(device: torch.device | str) -> Twin:
+    """Which implementation finds the visible faces on a device, and why."""
+    obstacles = {
+        "numba": numba_obstacle,
+        "triton": triton_obstacle,
+        "nvdiffrast": _nvdiffrast_obstacle,
+        "torch": everywhere,
+    }
+    return pick("visibility", device, obstacles)
 
 
 def project(clip: Tensor, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Screen positions and validity of vertices, on the CPU: `[B, V, 4]` float64, `[B, V]` bool.
+    """Screen positions and validity of vertices on the CPU: `[B, V, 4]` float64, `[B, V]` bool.
 
     The four are x and y in pixels on the 2^-14 grid, z/w, and w. A vertex at or behind the camera,
     or absurdly far off the screen, is not valid.
     """
-    return _project(clip.detach().cpu().contiguous().numpy(), height, width)
+    return _project(clip.detach().contiguous().numpy(), height, width)
 
 
 def nvdiffrast_installed() -> bool:
     """Whether nvdiffrast can be imported; it is optional and needs CUDA."""
     return importlib.util.find_spec("nvdiffrast") is not None
+
+
+def _nvdiffrast_obstacle(device: torch.device) -> str | None:
+    """Why nvdiffrast can't run on a device; asked by letting it draw one triangle."""
+    if not nvdiffrast_installed():
+        return "nvdiffrast isn't installed"
+    return "nvdiffrast needs CUDA" if device.type != "cuda" else _tried_nvdiffrast(device)
+
+
+@cache
+def _tried_nvdiffrast(device: torch.device) -> str | None:
+    clip = torch.eye(4, device=device)[None, :3] * 3.0
+    clip[..., 3], face = 1.0, torch.arange(3, device=device)[None]
+    try:
+        seen = _visible_faces_nvdiffrast(clip, face, 8, 8)
+    except Exception as error:  # no compiler, or one that doesn't suit
+        return f"nvdiffrast's CUDA code can't be built ({first_line(error)})"
+    return None if bool((seen >= -1).all() & (seen == 0).any()) else "nvdiffrast draws nothing here"
 
 
 def _check(clip: Tensor, faces: Tensor, height: int, width: int) -> None:
@@ -71,6 +123,8 @@ def _check(clip: Tensor, faces: Tensor, height: int, width: int) -> None:
         raise ValueError(f"faces: expected int64 [F, 3], got {faces.dtype} {list(faces.shape)}")
     if height < 1 or width < 1:
         raise ValueError(f"height, width: expected at least 1 pixel, got {height} x {width}")
+    if clip.device.type != "cpu":
+        return
     if faces.shape[0] and (int(faces.min()) < 0 or int(faces.max()) >= clip.shape[1]):
         raise ValueError(
             f"faces: expected indices in [0, {clip.shape[1]}), "

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, one_line, shown
 from ..files import write_whole
 
 FORMAT = "2"
@@ -59,14 +60,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a `write_tensors` file; DamagedCheckpointError if it is not whole."""
     try:
+        if not path.is_file():  # opening a pipe would wait for its other end
+            raise ValueError("it is no plain file" if path.exists() else "there is none")
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedCheckpointError(f"{path.name} cannot be read ({error})") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
+        reason = one_line(str(error), 80)
+        raise DamagedCheckpointError(f"{path.name} cannot be read ({reason})") from error
     if meta.get("format") != FORMAT:
         raise UserError(
-            f"{path} is of checkpoint format {meta.get('format')!r}, this version reads "
+            f"{path} is of checkpoint format {shown(repr(meta.get('format')))}, this version reads "
             f"{FORMAT!r}; finish the run with the version that began it, or start anew"
         )
     if meta.get("digest") != _digest(tensors):
@@ -98,6 +102,29 @@ def read_latest(
     return None, None
 
 
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Within the block a file's tensors are put to use; UserError where they lack or don't fit.
+
+    A checksum says that a file is as it was written, not that it is of these settings.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(
+            f"{path} lacks {shown(error.args[0] if error.args else 'a tensor')}: it is of another "
+            f"version or of other settings; put config.yaml back, or delete {path.parent} and run "
+            "`maquette resume` to do this stage again"
+        ) from None
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UserError(
+            f"{path} doesn't fit the settings ({one_line(str(error), 80)}); put config.yaml back, "
+            f"or delete {path.parent} and run `maquette resume` to do this stage again"
+        ) from None
+
+
 def optimizer_state(
     optimizer: torch.optim.Optimizer, names: Mapping[int, str]
 ) -> dict[str, Tensor]:
@@ -119,8 +146,9 @@ def load_optimizer_state(
             state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             if state:
                 optimizer.state[parameter] = {
-                    # Adam keeps its step count on the CPU, its moments beside the parameter.
-                    k: v.clone() if k == "step" else v.to(parameter.device)
+                    # Adam keeps its step count on the CPU, unless fused, its moments beside the
+                    # parameter.
+                    k: v.clone() if k == "step" and not group["fused"] else v.to(parameter.device)
                     for k, v in state.items()
                 }
 

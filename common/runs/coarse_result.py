@@ -22,17 +22,20 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..fields.field import HashField
+from ..files import digest_of
 from .checkpoints import (
     DamagedCheckpointError,
     checkpoint_path,
+    fitting,
     read_tensors,
     under_prefix,
     with_prefix,
     write_tensors,
 )
-from .folder import Run
+from .folder import CLEANED, Run
+from .origin import Origin, outputs_whole, stage_settings
 
-RESULT = "result.safetensors"
+RESULT, PREVIEW = "result.safetensors", "preview.png"
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,56 @@ def write_result(run: Run, result: CoarseResult) -> None:
     write_tensors(run.coarse / RESULT, tensors)
 
 
+def is_cleaned(run: Run) -> bool:
+    """Whether a finished run keeps only what an export needs."""
+    return (run.folder / CLEANED).is_file()
+
+
 def handed_off(run: Run) -> bool:
-    """Whether a run's coarse stage is complete and its result is whole."""
+    """Whether a run's coarse stage is complete and its result is whole, or dropped on purpose."""
+    if is_cleaned(run):
+        return True
     try:
         read_tensors(run.coarse / RESULT)
     except (DamagedCheckpointError, UserError):
         return False
-    return checkpoint_path(run.coarse, run.config.coarse.steps).is_file()
+    last = checkpoint_path(run.coarse, run.config.coarse.steps)
+    return last.is_file() and outputs_whole(run.coarse)
+
+
+def coarse_origin(run: Run, prior: str | None) -> Origin:
+    """What the coarse stage and its result are made of; prior: a digest, if it can be told."""
+    read = run.config.handoff
+    settings = stage_settings(
+        run.config.coarse,
+        prompt=run.config.prompt,
+        seed=run.config.seed,
+        handoff={n: getattr(read, n) for n in ("resolution", "views", "view_resolution")},
+    )
+    return Origin(settings, {} if prior is None else {"the prior": prior})
+
+
+def fine_origin(run: Run, prior: str | None) -> Origin:
+    """What the fine stage is made of: its settings, its prior, and the coarse stage's result."""
+    settings = stage_settings(
+        run.config.fine,
+        prompt=run.config.fine_prompt,
+        seed=run.config.seed,
+        handoff=run.config.handoff.model_dump(mode="json"),
+    )
+    given = {"the coarse stage's result": digest_of(run.coarse / RESULT)}
+    return Origin(settings, given if prior is None else {**given, "the prior": prior})
 
 
 def read_result(run: Run) -> CoarseResult:
     """The result of a finished coarse stage; UserError if there is none or it is damaged."""
     path = run.coarse / RESULT
     if not path.is_file():
+        if is_cleaned(run):
+            raise UserError(
+                f"{run.folder} was cleaned: its coarse stage is gone, and it can only be exported; "
+                "to refine it anew, run its prompt again in a new folder"
+            )
         raise UserError(
             f"the coarse stage of {run.folder} isn't finished; finish it first: "
             f"maquette resume {run.folder}"
@@ -103,13 +143,14 @@ def read_result(run: Run) -> CoarseResult:
         raise UserError(
             f"{path} is damaged: {error}; make it again: maquette resume {run.folder}"
         ) from None
-    low, high = tensors["levels"].tolist() if "levels" in tensors else (0.0, 0.0)
-    return CoarseResult(
-        images=tensors["images"],
-        opacity=tensors["opacity"],
-        background=tensors["background"],
-        color=color_from(tensors),
-        inside=tensors.get("inside"),
-        levels=(low, high),
-        distance=tensors.get("distance"),
-    )
+    with fitting(path):
+        low, high = tensors["levels"].tolist() if "levels" in tensors else (0.0, 0.0)
+        return CoarseResult(
+            images=tensors["images"],
+            opacity=tensors["opacity"],
+            background=tensors["background"],
+            color=color_from(tensors),
+            inside=tensors.get("inside"),
+            levels=(low, high),
+            distance=tensors.get("distance"),
+        )

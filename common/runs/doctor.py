@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import platform
 
 import torch
 
-from ..device import pick_device
-from ..fields.hashgrid import twin
+from ..device import build_problem, card_beside, pick_device
 from ..rasterize.visibility import nvdiffrast_installed
+
+PARTS = {
+    "hash grid": "...common.fields.hashgrid",
+    "ray marching": "...coarse.ray_marching",
+    "volume rendering": "...coarse.compositing",
+    "visibility": "...common.rasterize.visibility",
+    "interpolation": "...common.rasterize.interpolate",
+    "antialiasing": "...common.rasterize.antialias",
+    "marching tetrahedra": "...fine.isosurface",
+}
+"""The parts that have twins, and the modules that are asked which one runs."""
 
 
 def report() -> list[str]:
     """Lines `part: what runs (why)`: versions, devices, every part with a choice, bf16, extras.
 
-    Nothing is started on a GPU, and nothing is compiled.
+    Each part's module is asked; on a GPU that lets a kernel of one line run there.
     """
     device = pick_device("auto")
     return [
@@ -24,16 +35,18 @@ def report() -> list[str]:
         f"torch: {torch.__version__}, {torch.get_num_threads()} threads",
         *(f"device: {line}" for line in _devices()),
         f"chosen by `auto`: {device.type}",
-        f"hash grid: {twin(device)}",
-        f"ray marching: {_marching(device)}",
-        f"volume rendering: {_rendering(device)}",
-        f"visibility: {_visibility(device)}",
-        f"marching tetrahedra: {_tetrahedra(device)}",
+        *(f"{part}: {twin_of(part, device)}" for part in PARTS),
         f"unwrapping: {_unwrapping()}",
         f"bf16: {_bf16(device)}",
+        f"nerfacc: {_nerfacc()}",
         f"nvdiffrast (optional): {_nvdiffrast()}",
         f"kaolin (optional): {_kaolin()}",
     ]
+
+
+def twin_of(part: str, device: torch.device) -> str:
+    """What a part's module says of its twin on a device."""
+    return str(importlib.import_module(PARTS[part], __package__).twin(device))
 
 
 def _devices() -> list[str]:
@@ -41,42 +54,19 @@ def _devices() -> list[str]:
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
         memory = found.total_memory / 2**30
-        lines.append(f"cuda:{index} ({found.name}, {memory:.0f} GiB)")
+        problem = build_problem((found.major, found.minor), torch.cuda.get_arch_list())
+        lines.append(
+            f"cuda:{index} ({found.name}, {memory:.0f} GiB{f'; {problem}' if problem else ''})"
+        )
     if not torch.cuda.is_available():
         lines.append(f"no CUDA ({_no_cuda()})")
     return lines
 
 
 def _no_cuda() -> str:
-    if torch.version.cuda is None:
-        return "this torch was built without it"
+    if torch.version.cuda is None and torch.version.hip is None:
+        return card_beside() or "this torch was built without it"
     return "torch sees no GPU; is its driver installed?"
-
-
-def _marching(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"nerfacc {_version('nerfacc')} (its sampler runs on CUDA)"
-    return "numba (nerfacc's sampler runs on CUDA only; ours takes the same samples)"
-
-
-def _rendering(device: torch.device) -> str:
-    if device.type == "cuda":
-        return "torch (the compiled loops are for the CPU)"
-    return "numba (compiled for this processor)"
-
-
-def _visibility(device: torch.device) -> str:
-    if device.type == "cpu":
-        return "numba z-buffer (nvdiffrast needs CUDA)"
-    if nvdiffrast_installed():
-        return "nvdiffrast (installed, and the device is a GPU)"
-    return "numba z-buffer on the CPU, with copies (nvdiffrast isn't installed)"
-
-
-def _tetrahedra(device: torch.device) -> str:
-    if device.type == "cpu":
-        return "numba (compiled for this processor)"
-    return "torch (the compiled loop is for the CPU)"
 
 
 def _unwrapping() -> str:
@@ -91,15 +81,22 @@ def _bf16(device: torch.device) -> str:
         return "not used (on the CPU everything is float32)"
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "supported by the GPU"
-    return "not supported by the GPU (models that want it run slowly or not at all)"
+    return "not supported by the GPU (models that want it run in float16)"
+
+
+def _nerfacc() -> str:
+    by_hand = "by hand: --set backends.ray_marching=nerfacc"
+    if not torch.cuda.is_available():
+        return f"{_version('nerfacc')} (nerfacc's sampler runs on CUDA only)"
+    return f"{_version('nerfacc')} (its CUDA sampler wants a compiler; {by_hand})"
 
 
 def _nvdiffrast() -> str:
     if not nvdiffrast_installed():
         return "not found; the z-buffer does its work everywhere"
     if not torch.cuda.is_available():
-        return "found, but it needs CUDA; the z-buffer does its work"
-    return "found (its licence is non-commercial)"
+        return "found, but nvdiffrast needs CUDA; the z-buffer does its work"
+    return "found (its licence is non-commercial; by hand: --set backends.visibility=nvdiffrast)"
 
 
 def _kaolin() -> str:

@@ -11,22 +11,28 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import time
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..config.differences import clash
 from ..config.models import RunConfig
-from ..config.reading import to_yaml, validate
-from ..errors import UserError
-from ..files import write_whole
+from ..config.reading import LARGEST, changed, safe_yaml, to_yaml, validate
+from ..errors import UserError, shown
+from ..files import read_text, write_whole
+from ..threads import MOST
 
 FORMAT = 2
+CLEANED = "cleaned.json"
+"""In a run's folder: what was dropped of a finished run on purpose; it can still be exported."""
 RECORDED = ("maquette", "torch", "numpy", "numba", "nerfacc", "diffusers", "transformers")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$")  # names Windows keeps for itself
 
@@ -37,6 +43,8 @@ class Run:
 
     folder: Path
     config: RunConfig
+    threads: int | None = None
+    """How many it began with; sums in another number of parts round another way."""
 
     @property
     def coarse(self) -> Path:
@@ -55,15 +63,18 @@ class Run:
 
     def event(self, name: str, **values: Any) -> None:
         """Append one line to events.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), "event": name, **values})
+        from .progress import heard
+
+        line = {"time": round(time.time(), 3), "event": name, **values}
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(line) + "\n")
+        heard(line)
 
     def warn(self, message: str) -> None:
         """Tell the user something that does not stop the run, and record it."""
         from .progress import say
 
-        say(f"warning: {message}")
+        say(f"warning: {message}", important=True)
         self.event("warning", message=message)
 
 
@@ -84,7 +95,11 @@ def slug(text: str) -> str:
 
 
 def open_or_create(
-    config: RunConfig, out: str | None, name: str | None = None, root: Path = Path("runs")
+    config: RunConfig,
+    out: str | None,
+    name: str | None = None,
+    root: Path = Path("runs"),
+    threads: int | None = None,
 ) -> Run:
     """The run of `config`: a new folder, or the one an equal configuration began.
 
@@ -93,30 +108,42 @@ def open_or_create(
     else or a folder cannot be written.
     """
     try:
-        return _reopened_or_created(config, out, root / slug(name or config.prompt))
+        first = root / slug(name or config.prompt)
+        return _reopened_or_created(config, out, first, threads)
+    except ValueError:
+        raise UserError("--out holds a zero byte, which no path can; give another") from None
     except OSError as error:  # a name too long, a folder that must not be looked into
         raise _unwritable(Path(out) if out is not None else root, error) from None
+    except RuntimeError:  # of `expanduser`
+        raise UserError(f"--out {shown(out)}: there is no such home folder") from None
 
 
-def _reopened_or_created(config: RunConfig, out: str | None, first: Path) -> Run:
+def _reopened_or_created(
+    config: RunConfig, out: str | None, first: Path, threads: int | None
+) -> Run:
     """`open_or_create`, where `first` is the first of the names to try without `out`."""
     if out is not None:
-        folder = Path(out)
+        folder = Path(out).expanduser()
         if (folder / "config.yaml").exists():
             run = open_run(str(folder))
             if run.config != config:
                 raise UserError(
-                    f"{folder} holds a run with other settings; choose another --out, or go on "
-                    f"with that one: maquette resume {folder}"
+                    f"{folder} holds a run with other settings ({clash(run.config, config)}); "
+                    f"choose another --out, or go on with that one: maquette resume {folder}"
                 )
             return run
+        if (around := run_around(folder)) is not None:
+            raise UserError(
+                f"{shown(folder, 120)} lies within the run {shown(around, 120)}; choose another "
+                "--out"
+            )
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run; choose another --out")
-        return _create(folder, config)
+        return _create(folder, config, threads)
     for number in range(1, 10_000):
         folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
         if not folder.exists():
-            return _create(folder, config)
+            return _create(folder, config, threads)
         if (folder / "config.yaml").exists():
             try:
                 run = open_run(str(folder))
@@ -129,28 +156,44 @@ def _reopened_or_created(config: RunConfig, out: str | None, first: Path) -> Run
 
 def open_run(folder: str) -> Run:
     """An existing run; UserError if it is missing, of another version, or damaged."""
+    if not folder.strip() or "\0" in folder:
+        raise UserError("RUN is empty; give the folder that `maquette run` printed")
     path = Path(folder)
     file = path / "config.yaml"
     try:
+        if folder.startswith("~") and not path.exists():
+            path = path.expanduser()
+            file = path / "config.yaml"
         if not path.is_dir():
             raise UserError(
-                f"no run folder '{folder}'; give the folder that `maquette run` printed"
+                f"no run folder '{shown(folder)}'; give the folder that `maquette run` printed"
             )
         if not file.is_file():
-            raise UserError(f"'{folder}' is not a run folder: it has no config.yaml")
-        text = file.read_bytes()
+            raise UserError(
+                f"'{shown(folder)}' is not a run folder: it has no config.yaml; give the folder "
+                "that `maquette run` printed"
+            )
+        text = read_text(file, LARGEST)
     except OSError as error:
-        raise UserError(f"cannot open the run '{folder}' ({error.strerror})") from None
+        raise UserError(f"cannot open the run '{shown(folder)}' ({error.strerror})") from None
+    except RuntimeError:
+        raise UserError(f"no run folder '{shown(folder)}': there is no such home folder") from None
+    except ValueError:
+        raise UserError(f"{file} is damaged: it is not a run's configuration; restore it") from None
     try:
-        tree = yaml.safe_load(text.decode("utf-8"))
+        tree = safe_yaml(text)
         found = tree.pop("format")
         tree.pop("versions", None)
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        threads = tree.pop("threads", None)
+        if threads is not None and not (type(threads) is int and 1 <= threads <= MOST):
+            raise ValueError("threads")
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError):
         raise UserError(f"{file} is damaged: it is not a run's configuration; restore it") from None
     if found != FORMAT:
+        age = "a later" if isinstance(found, int) and found > FORMAT else "an earlier"
         raise UserError(
-            f"{path} is a run of format {found}, this version reads format {FORMAT}; open it with "
-            "the version that made it, or start a new run"
+            f"{path} is a run of {age} version (format {shown(found)}, this version reads format "
+            f"{FORMAT}); open it with the version that made it, or start a new run"
         )
     try:
         config = validate(tree)
@@ -158,25 +201,66 @@ def open_run(folder: str) -> Run:
         raise UserError(f"{file} is damaged or of another version: {error}") from None
     if config.model_dump(mode="json") != tree:
         raise UserError(f"{file} is damaged: it isn't the complete configuration; restore it")
-    return Run(path, config)
+    return Run(path, config, threads)
 
 
-def _create(folder: Path, config: RunConfig) -> Run:
-    head = {"format": FORMAT, "versions": _versions()}
-    text = yaml.safe_dump(head, sort_keys=False) + to_yaml(config)
+def run_around(place: Path) -> Path | None:
+    """The run whose folder holds a path, or is it; None if there is none.
+
+    Nothing but the run itself writes there.
+    """
+    place = Path(os.path.abspath(place.expanduser()))
+    for folder in (place, *place.parents):
+        if (folder / "config.yaml").is_file() and (folder / "events.jsonl").is_file():
+            return folder
+    return None
+
+
+def lengthened(run: Run, steps: Mapping[str, int | None]) -> Run:
+    """The same run with more steps of some stages, in its configuration file too.
+
+    steps: by stage; None leaves a stage as it is. Raises UserError for fewer than there were.
+    """
+    config = run.config
+    for stage, count in steps.items():
+        before = getattr(config, stage).steps
+        if count is not None and count < before:
+            raise UserError(
+                f"--{stage}-steps {shown(count)}: the {stage} stage has {before} already; give "
+                "more, or begin another run"
+            )
+        config = changed(config, stage, {"steps": count})
+    if config == run.config:
+        return run
+    longer = Run(run.folder, config, run.threads)
+    write_whole(run.folder / "config.yaml", _text(longer))
+    longer.event("more steps", **{k: v for k, v in steps.items() if v is not None})
+    return longer
+
+
+def _text(run: Run) -> str:
+    """The configuration file of a run."""
+    head: dict[str, Any] = {"format": FORMAT, "versions": _versions()}
+    if run.threads is not None:
+        head["threads"] = run.threads
+    return yaml.safe_dump(head, sort_keys=False) + to_yaml(run.config)
+
+
+def _create(folder: Path, config: RunConfig, threads: int | None) -> Run:
+    run = Run(folder, config, threads)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "config.yaml", text)
+        write_whole(folder / "config.yaml", _text(run))
     except OSError as error:
         raise _unwritable(folder, error) from None
-    run = Run(folder, config)
     run.event("created", prompt=config.prompt, seed=config.seed)
     return run
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
     reason = error.strerror or str(error)
-    return UserError(f"cannot write to {folder} ({reason}); choose another folder with --out")
+    place = shown(folder, 120)
+    return UserError(f"cannot write to {place} ({reason}); choose another folder with --out")
 
 
 def _versions() -> dict[str, str]:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .. import backends, stopping
 from ..config.models import AdamConfig
+from ..device import Number, news, pick_device
 from ..errors import UserError
 from ..files import remove_parts
+from ..threads import crowding
 from . import checkpoints
 from .folder import Run
+from .history import seconds_after, work_of
 from .progress import say, stage_progress
+from .stage import STAGES
+
+LOOK = 10  # steps between two looks at what a device has found out
+FINE = 2**62  # what stands for no step that failed
 
 
 class Trainable(Protocol):
@@ -32,8 +39,23 @@ class Trainable(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Looks on while a stage learns. It draws no random numbers of the run and changes nothing."""
+
+    def after(self, step: int, numbers: Mapping[str, float]) -> Path | None:
+        """Look at what `step` steps have made; the path of a picture, if it took one."""
+        ...
+
+
 class NotFiniteError(Exception):
-    """The loss or its gradient, whichever the message names, is not finite."""
+    """The loss or its gradient, whichever the message names, is not finite.
+
+    step: the number of the step, where it is found out later than that.
+    """
+
+    def __init__(self, what: str, step: int | None = None) -> None:
+        super().__init__(what)
+        self.step = step
 
 
 class Learner:
@@ -50,26 +72,51 @@ class Learner:
             for n, m in self.modules.items()
             if any(True for _ in m.parameters())
         ]
-        self.optimizer = torch.optim.Adam(groups, betas=config.betas, eps=config.eps)
+        device = next((p.device for g in groups for p in g["params"]), torch.device("cpu"))
+        # On a GPU one kernel does all of Adam, and leaves out a step that is not finite.
+        fused = True if device.type == "cuda" else None
+        self.optimizer = torch.optim.Adam(groups, betas=config.betas, eps=config.eps, fused=fused)
         self._final, self._first = config.final, [group["lr"] for group in groups]
+        self._failed = None if device.type == "cpu" else torch.full((), FINE, device=device)
 
     def descend(self, loss: Tensor, step: int, total: int) -> None:
         """One Adam step down `loss`, at the learning rate of `step` of `total`.
 
-        Raises NotFiniteError before anything has moved if the loss or its gradient is not finite.
+        Raises NotFiniteError before anything has moved if the loss or its gradient is not finite;
+        on a GPU, which would have to be waited for, nothing moves from then on, and `check` raises.
         """
         for group, first in zip(self.optimizer.param_groups, self._first, strict=True):
             group["lr"] = first * cosine_decay(step / total, self._final)
-        if not math.isfinite(float(loss.detach())):
+        if self._failed is None and not math.isfinite(float(loss.detach())):
             raise NotFiniteError("loss")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         named = [p for group in self.optimizer.param_groups for p in group["params"]]
         # A sum of squares may leave float32's range though each of them is in it; a maximum can't.
         sizes = [p.grad.abs().max() for p in named if p.grad is not None and p.grad.numel()]
-        if sizes and not bool(torch.stack(sizes).isfinite().all()):
+        largest = torch.stack(sizes).max() if sizes else loss.detach()
+        if self._failed is not None:
+            self._remember(loss, largest, step)
+        elif not bool(largest.isfinite()):
             raise NotFiniteError("gradient")
         self.optimizer.step()
+
+    def check(self) -> None:
+        """Raise NotFiniteError for the first step of a GPU that was not finite."""
+        if self._failed is None:
+            return
+        failed = int(self._failed)
+        if failed != FINE:
+            raise NotFiniteError("gradient" if failed % 2 else "loss", failed // 2)
+
+    def _remember(self, loss: Tensor, largest: Tensor, step: int) -> None:
+        """Note on the device whether a step is finite; the optimizer leaves it out if not."""
+        assert self._failed is not None
+        found = torch.where(largest.isfinite(), FINE, 2 * step + 1)
+        found = torch.where(loss.detach().isfinite(), found, 2 * step)
+        self._failed = torch.where(self._failed == FINE, found, self._failed)
+        if self.optimizer.defaults["fused"]:
+            self.optimizer.found_inf = (self._failed != FINE).float()  # pyright: ignore[reportAttributeAccessIssue]
 
     def tensors(self) -> dict[str, Tensor]:
         state = checkpoints.optimizer_state(self.optimizer, self.names)
@@ -106,6 +153,16 @@ def cosine_decay(progress: float, final: float) -> float:
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def begin_on(run: Run) -> torch.device:
+    """The device of a run, made ready: what is wrong with it told, its twins chosen."""
+    for line in news(run.config.device):
+        run.warn(line)
+    backends.use(run.config.backends)
+    device = pick_device(run.config.device)
+    deterministic(device)
+    return device
+
+
 def deterministic(device: torch.device) -> None:
     """On the CPU every sum has one order, so that a run's bits repeat."""
     torch.use_deterministic_algorithms(device.type == "cpu")
@@ -120,45 +177,55 @@ def train(
     state: Trainable,
     total: int,
     every: int,
-    step: Callable[[int], Mapping[str, float]],
+    step: Callable[[int], Mapping[str, Number]],
+    check: Callable[[], None] = lambda: None,
+    watcher: Watcher | None = None,
 ) -> None:
     """Take steps from the newest whole checkpoint to `total`, with a checkpoint each `every` steps.
 
-    step: does step number `i` and returns the numbers to show, by name. Raises UserError if one of
-    them, or the gradient of a step, is not finite, naming it, the step and what the run can go on
-    from; nothing of that step is kept.
+    step: does step number `i` and returns the numbers to show, by name; those that lie on a device
+    are read every `LOOK` steps. check: raises NotFiniteError for what a device has found out since.
+    watcher: looks on, and changes nothing. Raises UserError if a number, or the gradient of a step,
+    is not finite, naming it, the step and what the run can go on from; nothing of that step is
+    kept. Raises Stopped, after a checkpoint of the step under way, if the process was asked to
+    stop.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
     done, tensors = checkpoints.read_latest(folder, run.warn)
     start = done or 0
     if tensors is not None:
-        state.load(tensors)
-        checkpoints.load_random_state(tensors)
+        with checkpoints.fitting(checkpoints.checkpoint_path(folder, start)):
+            state.load(tensors)
+            checkpoints.load_random_state(tensors)
     if start >= total:
         return
     run.event("stage started", stage=stage, step=start, total=total)
+    if (line := crowding()) is not None:
+        say(line)
     began = time.monotonic()
-    with _resumable(run), stage_progress(stage, total, start) as meter:
+    later = seconds_after(run, stage)
+    # Who asks to stop gets the step that is under way, and a checkpoint of it.
+    with stage_progress(stage, total, start, later) as meter, stopping.finish_first():
         meter.update(start)
+        numbers: Mapping[str, float] = {}
         for index in range(start, total):
-            numbers = _finite_step(step, index, stage)
-            meter.update(index + 1, numbers)
-            if (index + 1) % every == 0 or index + 1 == total:
+            asked = stopping.asked()
+            due = (index + 1) % every == 0 or index + 1 == total or asked
+            found = _finite_step(step, check, index, stage, look=due or (index + 1) % LOOK == 0)
+            numbers = numbers if found is None else found
+            picture = watcher.after(index + 1, numbers) if watcher is not None else None
+            meter.update(index + 1, numbers, picture)
+            if due:
                 save(folder, index + 1, state)
                 rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
                 run.event("checkpoint", stage=stage, step=index + 1, **rounded)
-    run.event("stage finished", stage=stage, seconds=round(time.monotonic() - began, 2))
-
-
-@contextmanager
-def _resumable(run: Run) -> Iterator[None]:
-    """Tell who stops a stage with Ctrl-C how to go on with it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"stopped; to go on from the last checkpoint: maquette resume {run.folder}")
-        raise
+            if asked:
+                run.event("stopped", stage=stage, step=index + 1)
+                stopping.check()
+    seconds = round(time.monotonic() - began, 2)
+    work = next((work_of(run, each) for each in STAGES if each.name == stage), None)
+    run.event("stage finished", stage=stage, seconds=seconds, steps=total - start, work=work)
 
 
 def save(folder: Path, step: int, state: Trainable) -> None:
@@ -167,12 +234,21 @@ def save(folder: Path, step: int, state: Trainable) -> None:
 
 
 def _finite_step(
-    step: Callable[[int], Mapping[str, float]], index: int, stage: str
-) -> Mapping[str, float]:
+    step: Callable[[int], Mapping[str, Number]],
+    check: Callable[[], None],
+    index: int,
+    stage: str,
+    look: bool,
+) -> Mapping[str, float] | None:
+    """Take a step; its numbers, or None where they are still on their way and nobody looks."""
     try:
-        numbers = step(index)
+        found = step(index)
+        if not look and any(isinstance(value, Tensor) for value in found.values()):
+            return None
+        check()
+        numbers = {name: float(value) for name, value in found.items()}
     except NotFiniteError as error:
-        wrong = str(error)
+        wrong, index = str(error), index if error.step is None else error.step
     else:
         wrong = next((n for n, value in numbers.items() if not math.isfinite(value)), "")
         if not wrong:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..device import send
 
 NEAR, FAR = 0.1, 20.0
 
@@ -31,6 +33,7 @@ class Cameras:
     elevation: Tensor
     distance: Tensor
     fovy: Tensor
+    _at_home: Cameras | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return self.azimuth.shape[0]
@@ -51,13 +54,21 @@ class Cameras:
         )
 
     def to(self, device: torch.device | str) -> Cameras:
-        """The same cameras on `device`."""
+        """The same cameras on `device`; those that leave the CPU remember themselves there."""
         return Cameras(
-            self.azimuth.to(device),
-            self.elevation.to(device),
-            self.distance.to(device),
-            self.fovy.to(device),
+            send(self.azimuth, device),
+            send(self.elevation, device),
+            send(self.distance, device),
+            send(self.fovy, device),
+            _at_home=self if self.azimuth.device.type == "cpu" else self._at_home,
         )
+
+    @property
+    def at_home(self) -> Cameras:
+        """The same cameras on the CPU: what is decided by their values waits for no device."""
+        if self.azimuth.device.type == "cpu":
+            return self
+        return self._at_home or self.to("cpu")
 
     @property
     def position(self) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..device import indices_of
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -88,7 +90,7 @@ def adjacent_faces(faces: Tensor) -> Tensor:
     wrong shape.
     """
     key, half_edge = half_edges(faces)
-    first = torch.nonzero(key[1:] == key[:-1]).squeeze(1)
+    first = indices_of(key[1:] == key[:-1])
     face = torch.div(half_edge, 3, rounding_mode="floor")
     return torch.stack([face[first], face[first + 1]], dim=1)
 
@@ -101,7 +103,7 @@ def opposite_vertices(faces: Tensor) -> Tensor:
     """
     key, half_edge = half_edges(faces)
     same = F.pad(key[1:] == key[:-1], (1, 1))  # whether a half-edge is of its predecessor's edge
-    first = torch.nonzero(same[1:-1] & ~same[:-2] & ~same[2:]).squeeze(1)
+    first = indices_of(same[1:-1] & ~same[:-2] & ~same[2:])
     one, two = half_edge[first], half_edge[first + 1]
     opposite = torch.full_like(faces.reshape(-1), -1)
     corners = faces.reshape(-1)

@@ -7,11 +7,13 @@ two light colours summing to white so that a colour never leaves [0, 1]).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..device import send
 
 ALBEDO, TEXTURELESS, LAMBERTIAN = 0, 1, 2
 
@@ -20,21 +22,27 @@ ALBEDO, TEXTURELESS, LAMBERTIAN = 0, 1, 2
 class Lights:
     """One lamp for each of B views.
 
-    position: world, `[B, 3]`. ambient: share of light from everywhere, `[B]` in [0, 1].
-    mode: int64 `[B]`, ALBEDO, TEXTURELESS or LAMBERTIAN.
+        position: world, `[B, 3]`. ambient: share of light from everywhere, `[B]` in [0, 1].
+        mode: int64 `[B]`, from ..device import send
+
+    ALBEDO, TEXTURELESS or LAMBERTIAN.
     """
 
     position: Tensor
     ambient: Tensor
     mode: Tensor
+    _mode_at_home: Tensor | None = field(default=None, compare=False, repr=False)
 
     def to(self, device: torch.device | str) -> Lights:
-        """The same lamps on `device`."""
-        return Lights(self.position.to(device), self.ambient.to(device), self.mode.to(device))
+        """The same lamps on `device`; those that leave the CPU remember their modes there."""
+        moved = (send(t, device) for t in (self.position, self.ambient, self.mode))
+        home = self.mode if self.mode.device.type == "cpu" else self._mode_at_home
+        return Lights(*moved, _mode_at_home=home)
 
     def need_normals(self) -> bool:
         """Whether any view is shaded at all."""
-        return bool((self.mode != ALBEDO).any())
+        mode = self.mode if self._mode_at_home is None else self._mode_at_home
+        return bool((mode != ALBEDO).any())
 
 
 def shade(
@@ -68,4 +76,5 @@ def headlights(position: Tensor, ambient: float) -> Lights:
         position,
         torch.full((count,), ambient, dtype=position.dtype, device=position.device),
         torch.full((count,), LAMBERTIAN, dtype=torch.long, device=position.device),
+        _mode_at_home=torch.full((count,), LAMBERTIAN),
     )

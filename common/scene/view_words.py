@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config.prompts import BACK, FRONT, OVERHEAD, SIDE, VIEWS, PromptConfig
+from ..device import send
 from .cameras import Cameras
 
 
@@ -32,7 +33,8 @@ def view_index(azimuth: float, elevation: float, config: PromptConfig) -> int:
 
 def view_indices(cameras: Cameras, config: PromptConfig) -> list[int]:
     """The index into VIEWS of each camera."""
-    pairs = zip(cameras.azimuth.tolist(), cameras.elevation.tolist(), strict=True)
+    home = cameras.at_home
+    pairs = zip(home.azimuth.tolist(), home.elevation.tolist(), strict=True)
     return [view_index(azimuth, elevation, config) for azimuth, elevation in pairs]
 
 
@@ -42,7 +44,8 @@ def view_blend(cameras: Cameras, config: PromptConfig) -> tuple[list[int], list[
     Front at 0, side at 90, back at 180 degrees. Above the overhead angle: overhead alone.
     """
     first, second, share = [], [], []
-    pairs = zip(cameras.azimuth.tolist(), cameras.elevation.tolist(), strict=True)
+    home = cameras.at_home
+    pairs = zip(home.azimuth.tolist(), home.elevation.tolist(), strict=True)
     for azimuth, elevation in pairs:
         quarter = abs(_wrapped(azimuth)) / (0.5 * math.pi)  # 0 front, 1 side, 2 back
         overhead = math.degrees(elevation) > config.overhead_angle
@@ -50,7 +53,7 @@ def view_blend(cameras: Cameras, config: PromptConfig) -> tuple[list[int], list[
         first.append(OVERHEAD if overhead else SIDE if behind else FRONT)
         second.append(OVERHEAD if overhead else BACK if behind else SIDE)
         share.append(1.0 if overhead else (2.0 if behind else 1.0) - quarter)
-    return first, second, torch.tensor(share, dtype=torch.float32).to(cameras.azimuth.device)
+    return first, second, send(torch.tensor(share, dtype=torch.float32), cameras.azimuth.device)
 
 
 def _wrapped(azimuth: float) -> float:

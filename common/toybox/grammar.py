@@ -56,8 +56,14 @@ VIEWS: tuple[str, ...] = ("front view", "side view", "back view", "overhead view
 """Phrases about the camera that may end a prompt; they say nothing about the object."""
 
 ARTICLES = ("a", "an", "the", "one")
-MOST_UNKNOWN, LONGEST_WORD = 8, 24  # an error about a novel stays one readable line
+MOST_TOLD, LONGEST_WORD = 95, 24  # characters: an error about a novel stays one readable line
 EXAMPLE = "a striped red and white cat"
+ALL_WORDS = (
+    "What the toybox, the default prior, makes: [PATTERN] COLOUR [and COLOUR] OBJECT. "
+    f"Objects: {', '.join(CATEGORIES)}. Colours: {', '.join(COLORS)}. "
+    f"Patterns: {', '.join(PATTERNS)}. Any other prior takes any prompt."
+)
+"""For the help of the commands."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ def captions() -> list[Caption]:
 def parse(prompt: str) -> Caption:
     """Read a caption; upper case, extra spaces, closing marks and a view phrase don't matter.
 
-    Raises UserError with one line that names the words not known, the nearest known ones, all
-    known words and an example.
+    Raises UserError with one line that names the words not known, the nearest known ones and an
+    example; `maquette run --help` names all words.
     """
     words = _words(prompt)
     if not words:
@@ -136,19 +142,21 @@ def _unknown(unknown: list[str]) -> str:
     candidates = (*CATEGORIES, *COLORS, *PATTERNS)
     distinct = list(dict.fromkeys(unknown))
     told = []
-    for word in distinct[:MOST_UNKNOWN]:
+    for word in distinct:
         short = word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}..."
-        like = nearest(short, candidates)
-        told.append(f"{short!r}" + (f" (did you mean {' or '.join(like)}?)" if like else ""))
+        like = nearest(short, candidates, 2 if len(distinct) == 1 else 1)
+        lead = "did you mean " if len(distinct) == 1 else ""
+        told.append(f"{short!r}" + (f" ({lead}{' or '.join(like)}?)" if like else ""))
+        if len(", ".join(told)) > MOST_TOLD:
+            if len(told) > 1:
+                told.pop()
+            break
     more = len(distinct) - len(told)
     return f"the toybox doesn't know {', '.join(told)}" + (f" and {more} more words" * (more > 0))
 
 
 def _help() -> str:
-    return (
-        f"categories: {', '.join(CATEGORIES)}; colours: {', '.join(COLORS)}; "
-        f"patterns: {', '.join(PATTERNS)}; for example: {EXAMPLE}"
-    )
+    return f"for example: {EXAMPLE} (all words: maquette run --help)"
 
 
 _VOCABULARY = {"and", *COLORS, *PATTERNS, *(w for c in CATEGORIES for w in c.split())}

@@ -1,12 +1,17 @@
-"""The child process that runs xatlas: `python -m maquette.fine.export.atlas FOLDER`.
+"""The child process that runs xatlas: `python -m maquette.fine.export.atlas FOLDER ...`.
 
 It reads `vertices.npy` and `faces.npy` in FOLDER and writes `uv.npy`, `atlas_faces.npy` and
 `source_vertex.npy` there. It stands alone (numpy and xatlas only) so that it starts at once, and it
-is a process of its own because xatlas can neither be given a time limit nor be interrupted.
+is a process of its own because xatlas can neither be given a time limit nor be interrupted. It ends
+with the process that started it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -111,5 +116,20 @@ def main(folder: Path, resolution: int, padding: int) -> None:
     np.save(folder / "source_vertex.npy", source)
 
 
+def die_with(parent: int) -> None:
+    """End this process when its parent does, however that ends; on Linux alone.
+
+    Elsewhere the parent's time limit ends it, unless the parent was killed.
+    """
+    if sys.platform != "linux":
+        return
+    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before that was asked for
+        sys.exit(1)
+
+
 if __name__ == "__main__":
+    die_with(int(sys.argv[4]))
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

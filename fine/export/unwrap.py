@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from ...common.scene.mesh import Mesh, vertex_normals
 from .charts import planar_charts, separate
 
 PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
+TEMPORARY = "maquette-unwrap-"  # then the process, so that what it left can be told
 CHILD = ("-m", "maquette.fine.export.atlas")
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package `fine`
 
@@ -91,13 +93,14 @@ def _run_xatlas(
         return "xatlas was given no time"
     if not sys.executable:
         return "there is no Python interpreter to start xatlas in"
-    with tempfile.TemporaryDirectory(prefix="maquette-unwrap-") as name:
+    clear_abandoned()
+    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as name:
         folder = Path(name)
         np.save(folder / "vertices.npy", vertices)
         np.save(folder / "faces.npy", faces)
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        command = [sys.executable, *CHILD, name, str(size), str(PADDING)]
+        command = [sys.executable, *CHILD, name, str(size), str(PADDING), str(os.getpid())]
         try:
             ended = subprocess.run(
                 command, env=environment, capture_output=True, timeout=time_limit_s, check=False
@@ -113,6 +116,27 @@ def _run_xatlas(
     if not _is_sound(uv, out_faces, source, faces):
         return "xatlas made an atlas that does not fit the mesh"
     return uv.astype(np.float64), out_faces, source
+
+
+def clear_abandoned() -> None:
+    """Remove the folders of unwrappings whose process was killed within them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        owner = folder.name.removeprefix(TEMPORARY).partition("-")[0]
+        if owner.isdecimal() and int(owner) != os.getpid() and not _is_running(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of that number; on Windows, where asking ends it, always."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def _is_sound(uv: NDArray, out_faces: NDArray, source: NDArray, faces: NDArray[np.int64]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from maquette.coarse import occupancy as occupancy_module
 from maquette.coarse.occupancy import Occupancy
 from maquette.common.config.models import OccupancyConfig
 from maquette.common.scene.cameras import orbit
@@ -69,6 +70,22 @@ def test_the_grid_is_only_looked_at_every_few_steps() -> None:
 
     updated(occupancy, density, range(9))
     assert calls == [CELLS**3] * 3  # steps 0, 4 and 8, all cells
+
+
+def test_cells_are_asked_a_part_at_a_time(monkeypatch) -> None:
+    torch.manual_seed(0)
+    whole = updated(Occupancy(CONFIG, SAMPLES), ball((0.3, 0, 0)), range(1))
+    monkeypatch.setattr(occupancy_module, "AT_ONCE", 1000)
+    calls: list[int] = []
+    torch.manual_seed(0)
+
+    def density(points: Tensor) -> Tensor:
+        calls.append(points.shape[0])
+        return ball((0.3, 0, 0))(points)
+
+    parted = updated(Occupancy(CONFIG, SAMPLES), density, range(1))
+    assert calls == [1000] * 4 + [96]
+    assert torch.equal(parted, whole)
 
 
 def test_the_threshold_is_the_opacity_of_one_step() -> None:

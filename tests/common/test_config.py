@@ -77,6 +77,20 @@ def test_set_reads_lists_null_text_and_numbers_as_yaml() -> None:
     assert config.coarse.views == 3
 
 
+@pytest.mark.parametrize("text", ["yes", "1.0", "3", "a # b", "null a", "[a]", "on", "a: b"])
+def test_a_setting_that_is_a_text_is_taken_as_it_is(text: str) -> None:
+    assert built(f"fine.prompt={text}").fine.prompt == text
+    assert built(f"coarse.text.negative={text}").coarse.text.negative == text
+    assert built(f"coarse.prior.name={text}").coarse.prior.name == text
+
+
+def test_what_says_nothing_means_nothing() -> None:
+    assert built("fine.prompt=null").fine.prompt is None
+    assert built("coarse.text.negative=").coarse.text.negative == ""
+    assert built('fine.prompt="a red cat"').fine.prompt == "a red cat"
+    assert built("coarse.prior=123").coarse.prior.name == "123"
+
+
 def test_the_last_word_counts() -> None:
     assert built("coarse.steps=3", "coarse.steps=4").coarse.steps == 4
     assert build_config(PROMPT, None, ["seed=3"], seed=5).seed == 5
@@ -156,7 +170,7 @@ def test_an_unknown_key_is_named_with_a_hint(pair: str, words: list[str]) -> Non
         ("coarse.steps=soon", ["'coarse.steps'", "integer", "'soon'"]),
         ("coarse.steps=80.5", ["'coarse.steps'", "integer", "80.5"]),
         ("coarse.steps=0", ["'coarse.steps'", "greater than or equal to 1"]),
-        ("coarse.steps=", ["'coarse.steps'", "integer"]),
+        ("coarse.steps=", ["coarse.steps", "no value"]),
         ("coarse.steps=true", ["'coarse'", "steps", "number", "True"]),
         ("coarse.steps=[1, 2]", ["'coarse.steps'", "[1, 2]"]),
         ("coarse=5", ["'coarse'", "5"]),
@@ -182,7 +196,7 @@ def test_an_unknown_key_is_named_with_a_hint(pair: str, words: list[str]) -> Non
         ("coarse.optimizer.betas=[0.9, 1.0]", ["'coarse.optimizer.betas.1'", "less than 1"]),
         ("coarse.optimizer.learning_rate=.inf", ["'coarse.optimizer.learning_rate'", "finite"]),
         ("coarse.distillation.t_min=.nan", ["'coarse.distillation.t_min'", "finite"]),
-        ("fine.prompt=3", ["'fine.prompt'", "string"]),
+        ("fine.prompt=", ["'fine.prompt'", "empty"]),
         ("seed=-1", ["'seed'", "-1"]),
         ("seed=9223372036854775808", ["'seed'"]),
         ("seed.x=1", ["'seed'"]),
@@ -237,7 +251,7 @@ def test_a_bad_file_is_named_in_one_line(tmp_path: Path, content: bytes, words: 
 def test_a_missing_file_is_named(name: str) -> None:
     text = complaint(file=name)
     assert "configuration" in text
-    assert name in text
+    assert name[:50] in text
 
 
 def test_a_loss_brings_its_published_options_along() -> None:

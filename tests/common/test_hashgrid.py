@@ -213,10 +213,10 @@ def test_the_bits_repeat_whatever_the_number_of_threads():
 
 
 def test_encode_chooses_by_device_and_dtype_and_says_why():
-    assert twin("cpu").startswith("numba")
-    assert twin("cpu", torch.float64).startswith("torch")
-    assert "float32" in twin("cpu", torch.float64)
-    assert twin("meta").startswith("torch")
+    assert twin("cpu").name == "numba"
+    assert twin("cpu", torch.float64).name == "torch"
+    assert "float32" in str(twin("cpu", torch.float64))
+    assert twin("meta").name == "torch"
     config = grid()
     x, tables = random_points(20).double(), random_tables(config).double()
     assert torch.equal(encode(x, tables, config), reference.encode(x, tables, config))
@@ -254,14 +254,16 @@ def test_wrong_arguments_are_named():
         numba_twin.encode(torch.zeros(4, 3), tables.double(), config)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("features", [1, 2, 4])
 def test_the_triton_twin_equals_the_reference_in_value_and_gradient(features):
+    """On a GPU, or in Triton's interpreter."""
+    pytest.importorskip("triton")
     triton_twin = pytest.importorskip("maquette.common.fields.hashgrid.triton_twin")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     config = grid(features)
-    x, tables = random_points(500).cuda(), random_tables(config).cuda()
+    x, tables = random_points(60).to(device), random_tables(config).to(device)
     generator = torch.Generator().manual_seed(5)
-    cotangent = torch.randn(x.shape[0], config.levels * features, generator=generator).cuda()
+    cotangent = torch.randn(x.shape[0], config.levels * features, generator=generator).to(device)
     slow = gradients(reference.encode, x, tables, config, cotangent)
     fast = gradients(triton_twin.encode, x, tables, config, cotangent)
     for name, a, b in zip(("value", "x", "tables"), slow, fast, strict=True):

@@ -189,7 +189,7 @@ def test_damaged_missing_and_pickled_weights(broken: Path) -> None:
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     line = complaint(PriorConfig(name=str(broken)))
-    assert "damaged" in line or "could not be loaded" in line
+    assert "truncated" in line
     weights.rename(weights.with_suffix(".bin"))
     assert "pickled weights aren't read" in complaint(PriorConfig(name=str(broken)))
 

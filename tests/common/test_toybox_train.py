@@ -516,13 +516,15 @@ def test_a_surface_that_is_shaken_stays_near_the_true_one() -> None:
     settings = config(batch=16, resolution=32, surface_share=1.0, camera_dropout=0.0)
     true = data.Views(settings)[0].surfaces.float()
     still = diffusion.shaken(true, 0.0, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(still, true, atol=1e-3, rtol=0)  # half precision's unit normals
     moved = diffusion.shaken(true, 0.04, torch.Generator().manual_seed(1))
-    shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    assert any(torch.equal(still, true.roll(shift, dims=(2, 3))) for shift in shifts)
-    assert torch.equal(moved[:, :4], still[:, :4])
-    error = (moved[:, 4:] - still[:, 4:]).abs()
-    assert 0.02 < float(error.max()) <= 0.04
-    assert not error[(still[:, :1] == 0).expand_as(error)].any()
+    on = true[:, 0] > 0
+    assert torch.equal(moved[:, 0], true[:, 0])
+    assert not moved.movedim(1, -1)[~on].any()
+    assert 0.02 < float((moved[:, 4:] - true[:, 4:]).abs().max()) <= 0.04
+    cosines = (moved[:, 1:4] * true[:, 1:4]).sum(dim=1)[on]
+    assert float(cosines.min()) > 0.85
+    assert float(cosines.mean()) < 0.999
 
 
 def test_reference_images_are_of_the_same_toy_before_white() -> None:

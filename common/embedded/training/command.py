@@ -18,6 +18,7 @@ import torch
 from ...device import pick_device
 from ...errors import UserError
 from ...files import sole_writer
+from ...runs.folder import run_around
 from ...runs.loop import deterministic
 from ..names import VERSION_FILE
 from ..version import check_version, write_version
@@ -49,7 +50,11 @@ def train_prior(
         the toybox serves a latent one, and what one for smaller images knows, a larger one.
     settings: `key=value` texts; see `TrainConfig`. Raises UserError for anything that can't be.
     """
-    folder = Path(out or f"runs/prior-{kind}").expanduser()
+    if out is not None and not out.strip():
+        raise UserError("--out is empty; give the folder that the training is to have")
+    folder = Path(f"runs/prior-{kind}" if out is None else out).expanduser()
+    if (around := run_around(folder)) is not None:
+        raise UserError(f"--out: {around} is the folder of a run; give a training another")
     given: dict[str, Any] = {"device": device, "seed": seed}
     config = settings_for(kind, folder, settings or (), minutes=minutes, images=images, **given)
     if vae is not None and kind != "latent":

@@ -256,23 +256,25 @@ class Examples(NamedTuple):
 
 
 def shaken(surface: Tensor, error: float, noise: torch.Generator) -> Tensor:
-    """Surfaces `[B, BUFFER, h, w]` as a scene that isn't right yet would show them.
+    """Surfaces `[B, BUFFER, h, w]` as a scene that isn't quite right would show them.
 
-    Points move by smooth waves of at most `error` (world units), by another share of it a view; the
-    whole map moves by a cell at most.
+    Points move by smooth waves of at most `error` (world units), by another share of it a view, and
+    normals lean by as much as a surface with such waves would. Silhouettes stay: what is painted is
+    the surface that is told.
     """
     batch, device = len(surface), surface.device
 
-    def drawn(*shape: int) -> Tensor:
-        return torch.rand(batch, *shape, generator=noise, device=device)
+    def waves(points: Tensor, frequency: float) -> Tensor:
+        ways = torch.rand(batch, 3, 3, generator=noise, device=device) - 0.5
+        phases = torch.rand(batch, 3, generator=noise, device=device)[:, :, None, None]
+        turns = torch.einsum("bij,bjhw->bihw", 2.0 * frequency * ways, points)
+        return (turns + 2.0 * torch.pi * phases).sin()
 
-    points = surface[:, 4:]
-    waves, phases = 12.0 * drawn(3, 3) - 6.0, 2.0 * torch.pi * drawn(3)
-    shift = torch.einsum("bij,bjhw->bihw", waves, points) + phases[:, :, None, None]
-    moved = points + error * drawn(1, 1, 1) * shift.sin()
-    result = torch.cat([surface[:, :4], moved * surface[:, :1]], dim=1)
-    rows, columns = torch.randint(-1, 2, (2,), generator=noise, device=device).tolist()
-    return result.roll((rows, columns), dims=(2, 3))
+    covered, normals, points = surface[:, :1], surface[:, 1:4], surface[:, 4:]
+    share = error * torch.rand(batch, 1, 1, 1, generator=noise, device=device)
+    moved = points + share * waves(points, 6.0)
+    leaning = torch.nn.functional.normalize(normals + 6.0 * share * waves(points, 30.0), dim=1)
+    return torch.cat([covered, covered * leaning, covered * moved], dim=1)
 
 
 class Memory:

@@ -30,6 +30,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from ... import stopping
 from ...errors import UserError
 from ...files import write_whole
 from ...runs import checkpoints
@@ -181,7 +182,8 @@ class Training:
 def train(training: Training, workers: int) -> None:
     """Train to the end of the budget, from the last checkpoint if there is one.
 
-    Raises UserError if a loss is not finite; the checkpoints before it stay.
+    Raises UserError if a loss is not finite; the checkpoints before it stay. Raises Stopped, after
+    a checkpoint of the step under way, if the process was asked to stop.
     """
     config, folder = training.config, training.folder
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -194,22 +196,26 @@ def train(training: Training, workers: int) -> None:
         return
     before, began = training.count.seconds, time.monotonic()
     tally, logged, saved, published = Tally(), (training.count.images, before), before, before
-    for batch in training.task.batches(training.count.step, workers):
-        tally.add(*training.step(batch))
-        count = training.count
-        count.seconds = before + time.monotonic() - began
-        done = count.progress(config) >= 1.0
-        if count.step % config.log_every == 0 or done:
-            _report(training, tally, logged)
-            logged = (count.images, count.seconds)
-        if done or count.seconds - saved >= 60.0 * config.checkpoint_minutes:
-            training.save()
-            saved = count.seconds
-        if done or count.seconds - published >= 60.0 * config.publish_minutes:
-            training.publish()
-            published = count.seconds
-        if done:
-            return
+    with stopping.finish_first():
+        for batch in training.task.batches(training.count.step, workers):
+            tally.add(*training.step(batch))
+            count = training.count
+            count.seconds = before + time.monotonic() - began
+            done = count.progress(config) >= 1.0
+            if count.step % config.log_every == 0 or done:
+                _report(training, tally, logged)
+                logged = (count.images, count.seconds)
+            if done or count.seconds - saved >= 60.0 * config.checkpoint_minutes:
+                training.save()
+                saved = count.seconds
+            if done or count.seconds - published >= 60.0 * config.publish_minutes:
+                training.publish()
+                published = count.seconds
+            if done:
+                return
+            if stopping.asked():
+                training.save()
+                stopping.check()
 
 
 def _report(training: Training, tally: Tally, logged: tuple[int, float]) -> None:

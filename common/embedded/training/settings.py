@@ -104,7 +104,7 @@ class TrainConfig(Part):
     """Share of their views of which the network is told the camera itself."""
     surface_share: Fraction = 0.5
     """Share of the views whose place is told that come with their surface."""
-    surface_error: Annotated[float, Field(ge=0.0)] = 0.04
+    surface_error: Annotated[float, Field(ge=0.0)] = 0.02
     """How far a surface that is told may lie from the true one, world units."""
     noise_skew: Annotated[float, Field(ge=0.0)] = 0.5
     """How much oftener high noise levels are drawn: their density is the level to this power."""

@@ -6,13 +6,10 @@ definition and the table layout are in `reference`.
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
-from typing import Any, Literal, assert_never
-
 import torch
 from torch import Tensor, nn
 
+from ...backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
 from . import numba_twin, reference
 from .reference import (
     HashGridConfig,
@@ -35,8 +32,6 @@ __all__ = [
     "twin",
 ]
 
-Twin = Literal["torch", "numba", "triton"]
-
 
 def encode(x: Tensor, tables: Tensor, config: HashGridConfig) -> Tensor:
     """Multiresolution hash encoding by the fastest twin for the tensors' device and dtype.
@@ -48,44 +43,19 @@ def encode(x: Tensor, tables: Tensor, config: HashGridConfig) -> Tensor:
     shape. Müller et al. 2022, section 3; see `reference.encode` for how ours differs. On the CPU
     the bits of the result and of its gradients repeat from run to run.
     """
-    name, _ = _choose(x.device.type, x.dtype)
-    match name:
+    match twin(x.device, x.dtype).name:
         case "numba":
             return numba_twin.encode(x, tables, config)
         case "triton":
-            return _triton_twin().encode(x, tables, config)
-        case "torch":
-            return reference.encode(x, tables, config)
+            return module_of(".triton_twin", __package__).encode(x, tables, config)
         case _:
-            assert_never(name)
+            return reference.encode(x, tables, config)
 
 
-def twin(device: torch.device | str, dtype: torch.dtype = torch.float32) -> str:
-    """Which twin encodes points on `device`, and why; one line such as `numba (compiled, ...)`."""
-    name, reason = _choose(torch.device(device).type, dtype)
-    return f"{name} ({reason})"
-
-
-def _choose(device_type: str, dtype: torch.dtype) -> tuple[Twin, str]:
-    """The twin for a device and dtype, with the reason."""
-    if dtype != torch.float32:
-        return "torch", f"the compiled twins are float32 only, not {dtype}"
-    if device_type == "cpu":
-        return "numba", "compiled for this processor"
-    if device_type != "cuda":
-        return "torch", f"there is no compiled twin for the device {device_type}"
-    if _triton_twin() is None:
-        return "torch", "triton can't be imported"
-    return "triton", "compiled for this GPU"
-
-
-@cache
-def _triton_twin() -> Any:
-    """The Triton twin's module, or None where triton isn't installed; imported on first use."""
-    try:
-        return importlib.import_module(".triton_twin", __package__)
-    except ImportError:
-        return None
+def twin(device: torch.device | str, dtype: torch.dtype = torch.float32) -> Twin:
+    """Which twin encodes points on `device`, and why."""
+    obstacles = {"numba": numba_obstacle, "triton": triton_obstacle, "torch": everywhere}
+    return pick("hash_grid", device, obstacles, dtype == torch.float32)
 
 
 class HashGrid(nn.Module):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...config.fields import HashGridConfig
+from ...device import constant
 
 # Eq. 4: the first factor is 1, which keeps neighbours along x close together in memory.
 PRIME_Y, PRIME_Z = 2_654_435_761, 805_459_861
@@ -102,7 +103,7 @@ def _encode_level(x: Tensor, table: Tensor, resolution: int, hashed: bool) -> Te
         weight = torch.ones_like(upper[:, 0])
         for axis in range(3):
             weight = weight * (upper if side[axis] else lower)[:, axis]
-        index = _entry(low + low.new_tensor(side), resolution, table, hashed)
+        index = _entry(low + constant(side, low.device), resolution, table, hashed)
         total = total + weight[:, None] * table.index_select(0, index)
     return total
 

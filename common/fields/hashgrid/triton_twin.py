@@ -16,6 +16,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...device import send
 from .reference import (
     PRIME_Y,
     PRIME_Z,
@@ -79,7 +80,7 @@ def _layout(config: HashGridConfig, device: torch.device) -> tuple[Tensor, Tenso
     """Resolutions `[L]`, offsets `[L + 1]` and which levels are hashed `[L]`, int64 on `device`."""
     rows = (resolutions(config), table_offsets(config), is_hashed(config))
     resolution, offset, hashed = (
-        torch.tensor(row, dtype=torch.int64, device=device) for row in rows
+        send(torch.tensor(row, dtype=torch.int64), device) for row in rows
     )
     return resolution, offset, hashed
 

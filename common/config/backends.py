@@ -1,0 +1,23 @@
+"""Which implementation of each hot function runs; `auto` is the fastest one that works."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..options import Part
+
+
+class BackendsConfig(Part):
+    """Twins chosen by hand; `maquette doctor` says what `auto` comes to on a machine.
+
+    numba runs on the CPU alone; nerfacc and nvdiffrast, where they are installed and their kernels
+    can be built, on CUDA alone. A choice that doesn't work here ends the run before it begins.
+    """
+
+    hash_grid: Literal["auto", "torch", "numba", "triton"] = "auto"
+    ray_marching: Literal["auto", "torch", "numba", "triton", "nerfacc"] = "auto"
+    compositing: Literal["auto", "torch", "numba", "triton"] = "auto"
+    visibility: Literal["auto", "torch", "numba", "triton", "nvdiffrast"] = "auto"
+    interpolation: Literal["auto", "torch", "numba", "triton"] = "auto"
+    antialiasing: Literal["auto", "torch", "numba", "triton"] = "auto"
+    tetrahedra: Literal["auto", "torch", "numba"] = "auto"

@@ -1,0 +1,44 @@
+"""What a diffusion prior wants to see: its one-step guess of the clean view behind a noised one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..priors.camera_features import at_grid
+from ..schedules import timestep_range
+from .judges import Views
+from .score import ScoreDistillation
+from .timesteps import share_to_timestep
+
+SEED = 20
+
+
+@torch.no_grad()
+def wanted_views(judge: ScoreDistillation, views: Views, step: int) -> Tensor | None:
+    """What the prior makes of views at a step, `[B, H, W, 3]` in [0, 1]: decoded x0, or None.
+
+    x0 = (x_t - sigma_t e^s) / alpha_t (Ho 2020, eq. 15) at the middle of the step's noise levels
+    and the step's guidance scale, of noise that is the same every time. None where no image comes
+    back from the model's space, and for a count of views that it doesn't denoise together.
+
+    Draws no random numbers of the run.
+    """
+    if len(views.cameras) % judge.group:
+        return None
+    x = judge.prior.encode_image(views.image)
+    generator = torch.Generator().manual_seed(SEED)
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    low, high = timestep_range(judge.loss.t_min, judge.loss.t_max, step)
+    level = share_to_timestep((low + high) / 2, len(judge.prior.schedule))
+    t = torch.full((x.shape[0],), level, device=x.device)
+    rows = judge.conditioner.rows(views.cameras)
+    if views.surface is not None and judge.prior.takes_surface:
+        rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
+    ask = judge.ask(rows, views, step)
+    alpha, sigma = ask.levels(t, x)
+    x_t = ask.add_noise(x, noise, t)
+    found = (x_t - sigma * ask.guided(x_t, t, ask.scale)) / alpha
+    if judge.prior.space == "pixel":
+        return (0.5 * found + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+    return judge.prior.decode_image(found)

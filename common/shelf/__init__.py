@@ -1,0 +1,1 @@
+"""Finding, comparing and keeping runs; settings and presets as tables. Nothing heavy here."""

@@ -1,0 +1,95 @@
+"""What is pictured at the end of a stage, and of a run: poster, turntable, strip, film, curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..runs.folder import Run
+from ..runs.stage import STAGES
+from ..runs.watching import watching
+from ..scene.cameras import orbit
+from ..scene.images import save_png
+from .curves import CURVES, write_curves
+from .films import Frame, frames_of, hold, scaled, write_film
+from .growth import SIZE, VIEWS, pictures
+from .looks import Subject
+
+POSTER, STRIP, TURNTABLE, FILM = "poster.png", "strip.png", "turntable", "growth"
+TURNS = 24
+"""Views of a turntable."""
+_SHOWN = 8
+"""Most grids in a strip."""
+
+
+@torch.no_grad()
+def picture_end(folder: Path, subject: Subject, resolution: int) -> None:
+    """Poster, turntable and strip of a stage that is complete, in its folder.
+
+    resolution: pixels a side of the turntable. A file that is there stays as it is.
+    """
+    cameras = orbit(TURNS)
+    if not (folder / POSTER).is_file():
+        # An eighth of a turn from the front shows front and side.
+        corner = cameras[TURNS // 8 : TURNS // 8 + 1]
+        save_png(subject.pictured(corner, 2 * resolution).color[0], folder / POSTER)
+    if watching().films and not (folder / f"{TURNTABLE}.webp").is_file():
+        views = [subject.pictured(cameras[i : i + 1], resolution).color.cpu() for i in range(TURNS)]
+        write_film(folder / TURNTABLE, frames_of(torch.cat(views)))
+    write_strip(folder)
+
+
+def write_strip(folder: Path) -> None:
+    """The first column of some grids of a stage side by side: how one view came to be."""
+    found = pictures(folder)
+    if not found or (folder / STRIP).is_file():
+        return
+    chosen = [found[round(i)] for i in np.linspace(0, len(found) - 1, min(_SHOWN, len(found)))]
+    columns = []
+    for path in chosen:
+        with Image.open(path) as grid:
+            column = np.array(grid.convert("RGB"))[:, :SIZE]
+        blank = np.full((VIEWS * SIZE - column.shape[0], SIZE, 3), 255, dtype=np.uint8)
+        columns.append(np.concatenate([column, blank]))
+    save_png(torch.from_numpy(np.concatenate(columns, axis=1)), folder / STRIP)
+
+
+def finish_pictures(run: Run) -> None:
+    """The film of the whole growth and the curves, in the run's folder; what is there stays."""
+    if not (run.folder / CURVES).is_file():
+        write_curves(run)
+    if watching().films and not (run.folder / f"{FILM}.webp").is_file():
+        frames = film_frames(run)
+        if frames:
+            write_film(run.folder / FILM, frames, rate=8.0)
+
+
+def film_frames(run: Run) -> list[Frame]:
+    """Four views, colour above normals, as they grew in both stages; then a turn of the end."""
+    width, height = VIEWS * SIZE, 2 * SIZE
+    frames = []
+    for stage in STAGES:
+        for path in pictures(stage.folder(run)):
+            with Image.open(path) as grid:
+                frames.append(np.array(grid.convert("RGB"))[:height, :width])
+    frames += hold(frames, 4)
+    return frames + _turn(run, width, height)
+
+
+def _turn(run: Run, width: int, height: int) -> list[Frame]:
+    """The fine stage's turntable, as large as it fits before white."""
+    path = run.fine / f"{TURNTABLE}.webp"
+    if not path.is_file():
+        return []
+    frames = []
+    with Image.open(path) as film:
+        for index in range(getattr(film, "n_frames", 1)):
+            film.seek(index)
+            frame = np.full((height, width, 3), 255, dtype=np.uint8)
+            left = (width - height) // 2
+            frame[:, left : left + height] = scaled(film, height, height)
+            frames.append(frame)
+    return frames
