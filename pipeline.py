@@ -305,6 +305,42 @@ def resume(
     _all_stages(opened, redo or coarse_steps is not None)
 
 
+@app.command("invert")
+def invert_picture(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture of one object.")],
+    prior: Annotated[
+        str, typer.Option("--prior", metavar="NAME", help="The text model that learns the word.")
+    ] = "sd15",
+    word: Annotated[
+        str, typer.Option("--word", metavar="WORD", help="What the word is written as.")
+    ] = "<toy>",
+    begin: Annotated[
+        str, typer.Option("--begin", metavar="WORD", help="A known word to start from.")
+    ] = "toy",
+    steps: Annotated[int, typer.Option("--steps", metavar="N", help="Steps of training.")] = 3000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of all draws.")] = 0,
+    device: Device = None,
+    threads: Threads = None,
+    out: Annotated[
+        str, typer.Option("--out", metavar="FILE", help="Where the word is written.")
+    ] = "learned.safetensors",
+) -> None:
+    """Teach a text model a word for a picture's object (textual inversion)."""
+    settle(threads)
+    from maquette.common.config.priors import PriorConfig
+    from maquette.common.guidance.invert import Inversion, invert
+    from maquette.common.runs.progress import result, stage_progress
+
+    how = Inversion(word=word, begin=begin, steps=steps, seed=seed)
+    with stage_progress("invert", steps) as meter:
+
+        def tell(step: int, loss: float) -> None:
+            meter.update(step, {"loss": loss})
+
+        place = invert(image, PriorConfig(name=prior), out, how, device or "auto", tell)
+    result(place)
+
+
 @app.command()
 def evaluate(run_folders: RunFolders, json_file: JsonFile = None, threads: Threads = None) -> None:
     """Score runs against the toybox's truth."""

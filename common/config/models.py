@@ -85,6 +85,11 @@ class StageConfig(Part):
     text: PromptConfig = PromptConfig()
     distillation: AnyLoss = SDS()
     """How the prior's opinion becomes a gradient (`docs/losses.md`)."""
+    image_prior: PriorConfig = PriorConfig(name="zero123-xl")
+    """A second prior that is told the picture alone, beside one that reads the prompt; it judges
+    where `judges.image_prior` gives it a weight."""
+    image_distillation: AnyLoss = SDS(guidance_scale=5.0)
+    """How its opinion becomes a gradient."""
     judges: JudgeWeights = JudgeWeights()
     clip: ClipConfig = ClipConfig()
     reference: ReferenceConfig = ReferenceConfig()

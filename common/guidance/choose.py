@@ -53,6 +53,12 @@ def judges_of(config: AnyStageConfig, pictured: bool = False) -> dict[str, Sched
     }
 
 
+def told_the_picture(part: AnyStageConfig) -> AnyStageConfig:
+    """A stage's settings with its image prior and that one's loss in the place of the other's."""
+    change = {"prior": part.image_prior, "distillation": part.image_distillation}
+    return part.model_copy(update=change)
+
+
 def natural_fill(config: AnyStageConfig) -> float:
     """Which share of its frame an object fills in the pictures that a stage's prior was trained on.
 
@@ -86,6 +92,16 @@ def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
                 _check_exact(part, stage, prompt, pictured)
             else:
                 _check_real(part, stage, prompt, config.device, pictured)
+        if "image_prior" in judges:
+            if not pictured:
+                raise UserError(
+                    f"{stage.name}.judges.image_prior needs a picture; give one: --image photo.png"
+                )
+            second = told_the_picture(part)
+            if second.prior.name == EXACT:
+                _check_exact(second, stage, "", pictured)
+            else:
+                _check_real(second, stage, "", config.device, pictured)
         if "clip" in judges:
             if not prompt.strip():
                 raise UserError(
@@ -319,9 +335,16 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         changes["textual_inversions"] = [_absolute(path) for path in prior.textual_inversions]
         if prior.name not in (EXACT, TOYBOX, *EMBEDDED, *ALIASES):
             changes["name"] = _absolute(prior.name)
+        second = part.image_prior
+        if second.name not in (EXACT, TOYBOX, *EMBEDDED, *ALIASES):
+            second = second.model_copy(update={"name": _absolute(second.name)})
         clip = part.clip.model_copy(update={"model": _absolute(part.clip.model)})
         parts[stage.name] = part.model_copy(
-            update={"prior": prior.model_copy(update=changes), "clip": clip}
+            update={
+                "prior": prior.model_copy(update=changes),
+                "image_prior": second,
+                "clip": clip,
+            }
         )
     if config.image is not None:
         named = {key: getattr(config.image, key) for key in ("path", "depth", "normal")}

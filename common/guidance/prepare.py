@@ -33,7 +33,7 @@ from ..runs.picture import elevation_of, read_kept, write_elevation
 from ..runs.progress import say
 from ..runs.stage import AnyStageConfig, Stage
 from ..toybox.grammar import parse
-from .choose import check_fits, check_perp_neg, judges_of
+from .choose import check_fits, check_perp_neg, judges_of, told_the_picture
 from .conditions import Conditioner, ImageConditioner, TextConditioner
 from .critic import LoraCritic
 from .elevation import search_elevation
@@ -47,7 +47,7 @@ from .texts import all_texts
 if TYPE_CHECKING:
     from ..embedded.exact import ExactPrior
 
-PIN = "prior.json"
+PIN, IMAGE_PIN = "prior.json", "image_prior.json"
 
 # What the model layer logs reaches the user as a warning of the run; without a handler of ours
 # Python would print it a second time.
@@ -82,7 +82,11 @@ def make_judge(name: str, run: Run, stage: Stage, device: torch.device) -> Judge
     """The judge of that name in `config.judges.JudgeWeights`."""
     match name:
         case "prior":
-            return _prior_judge(run, stage, device)
+            config, prompt = stage.config(run.config), stage.prompt(run.config)
+            return _prior_judge(run, stage, device, config, prompt, PIN)
+        case "image_prior":
+            config = told_the_picture(stage.config(run.config))
+            return _prior_judge(run, stage, device, config, "", IMAGE_PIN)
         case "clip":
             from .clip import ClipJudge
 
@@ -92,7 +96,7 @@ def make_judge(name: str, run: Run, stage: Stage, device: torch.device) -> Judge
             config = stage.config(run.config)
             return ReferenceJudge(portrait(run).to(device), config.reference, config.resolution)
         case _:
-            raise ValueError(f"name: expected prior, clip or reference, got {name!r}")
+            raise ValueError(f"name: expected one of JudgeWeights, got {name!r}")
 
 
 def portrait(run: Run) -> Portrait:
@@ -107,15 +111,26 @@ def portrait(run: Run) -> Portrait:
     return Portrait(kept.rgba, camera, kept.depth, kept.normal)
 
 
-def _prior_judge(run: Run, stage: Stage, device: torch.device) -> ScoreDistillation:
-    config, prompt = stage.config(run.config), stage.prompt(run.config)
+def _prior_judge(
+    run: Run,
+    stage: Stage,
+    device: torch.device,
+    config: AnyStageConfig,
+    prompt: str,
+    pin: str,
+) -> ScoreDistillation:
+    """A prior of a stage as a judge.
+
+    config: the stage's settings, with the prior and the loss meant. prompt: empty for a picture
+    alone. pin: the file in the stage's folder that pins the prior's source.
+    """
     pictured = run.config.image is not None
     if config.prior.name == EXACT:
-        prior: Prior = _exact(run, stage, device)
+        prior: Prior = _exact(run, stage, device, config, prompt)
         prompts = ViewPrompts.encode(prior, prompt, config.text, told=True, pictured=pictured)
         told = True
     else:
-        prior, prompts = _pretrained(run, stage, config, device)
+        prior, prompts = _pretrained(run, stage, config, device, prompt, pin)
         told = _told(config, prior.takes_camera)
         _advise(run, stage, config, told or _shows(prior, config, pictured))
         if pictured and elevation_of(run) is None:
@@ -136,14 +151,16 @@ def _shows(prior: Prior, config: AnyStageConfig, pictured: bool) -> bool:
     return pictured and prior.takes_reference and config.prior.tell_image
 
 
-def _exact(run: Run, stage: Stage, device: torch.device) -> ExactPrior:
+def _exact(
+    run: Run, stage: Stage, device: torch.device, config: AnyStageConfig, prompt: str
+) -> ExactPrior:
     """The exact prior of a stage; with a picture, of the toy that the picture shows."""
     from ..embedded.exact import ExactPrior, Shown
     from ..embedded.identify import identify
 
-    options, shown = stage.config(run.config).prior, None
+    options, shown = config.prior, None
     if run.config.image is not None:
-        picture, known, prompt = portrait(run), elevation_of(run), stage.prompt(run.config)
+        picture, known = portrait(run), elevation_of(run)
         match = identify(
             picture.rgba,
             picture.camera,
@@ -184,13 +201,18 @@ def _searched(run: Run, stage: Stage, prior: Prior, prompts: ViewPrompts) -> flo
 
 
 def _pretrained(
-    run: Run, stage: Stage, config: AnyStageConfig, device: torch.device
+    run: Run,
+    stage: Stage,
+    config: AnyStageConfig,
+    device: torch.device,
+    prompt: str,
+    file: str,
 ) -> tuple[PretrainedPrior, ViewPrompts]:
     """A real model and its texts; with the texts kept from before, without its text encoders."""
     folder, began = stage.folder(run), time.monotonic()
-    prompt, text = stage.prompt(run.config), config.text
+    text = config.text
     pictured = run.config.image is not None
-    options, pin = for_space(config.prior, stage.space), read_pin(folder)
+    options, pin = for_space(config.prior, stage.space), read_pin(folder, file)
     known = None
     if pin is not None:
         options = options.model_copy(update={"name": pin["source"], "revision": pin["revision"]})
@@ -204,7 +226,7 @@ def _pretrained(
     prior = loading(options, device, text=known is None or parts_in_encoders)
     if stage.large:
         check_fits(prior.space, prior.resolution, config.resolution, prior.source)
-    pin = _write_pin(folder, prior)
+    pin = _write_pin(folder, prior, file)
     if note := dtype_note(options, pin["family"], device):
         run.warn(note)
     seconds = round(time.monotonic() - began, 2)
@@ -235,17 +257,17 @@ def _told(config: AnyStageConfig, takes_camera: bool) -> bool:
     return takes_camera and config.prior.tell_camera
 
 
-def read_pin(folder: Path) -> dict[str, Any] | None:
+def read_pin(folder: Path, name: str = PIN) -> dict[str, Any] | None:
     """What a stage's folder says of its model; None if it hasn't been loaded yet."""
     try:
-        return json.loads((folder / PIN).read_text("utf-8"))
+        return json.loads((folder / name).read_text("utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{folder / PIN} is damaged; delete it, it is made again") from None
+        raise UserError(f"{folder / name} is damaged; delete it, it is made again") from None
 
 
-def _write_pin(folder: Path, prior: PretrainedPrior) -> dict[str, Any]:
+def _write_pin(folder: Path, prior: PretrainedPrior, name: str) -> dict[str, Any]:
     pin = {
         "source": prior.source,
         "revision": prior.revision,
@@ -254,9 +276,9 @@ def _write_pin(folder: Path, prior: PretrainedPrior) -> dict[str, Any]:
         "takes_camera": prior.takes_camera,
         "takes_reference": prior.takes_reference,
     }
-    if read_pin(folder) != pin:
+    if read_pin(folder, name) != pin:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / PIN, json.dumps(pin, indent=2) + "\n")
+        write_whole(folder / name, json.dumps(pin, indent=2) + "\n")
     return pin
 
 

@@ -36,7 +36,7 @@ def view_texts(prompt: str, config: PromptConfig, told: bool = False) -> tuple[s
                 raise UserError(f"the prompt of the {view} view is empty; fill it or leave it out")
         else:
             text = _view_text(prompt.strip(), view, config, told)
-        texts.append(text)
+        texts.append(text + config.suffix)
     return tuple(texts)
 
 

@@ -90,6 +90,14 @@ def prepare(config: ImageConfig) -> Prepared:
     return Prepared(files, told, [*picture.notes, *disappointments(cutout, name)])
 
 
+def framed_picture(config: ImageConfig) -> Tensor:
+    """The object of a picture in its frame, straight RGBA `[S, S, 4]`. Raises UserError."""
+    assert config.fill is not None
+    name = Path(config.path).name
+    cutout = cut_out(read_picture(file_bytes(config.path), name), name)
+    return torch.from_numpy(framed(cutout, place_for(cutout.alpha, config.fill, config.size)))
+
+
 def keep(run: Run, prepared: Prepared) -> None:
     """Write what was made of the picture into the run, unless it is there; warn as it is new."""
     folder = run.folder / FOLDER
