@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .config.image import ImageConfig
 from .config.models import RunConfig
 from .config.presets import preset_settings
 from .config.reading import DEFAULT_CONFIG, build_config, may_differ
 from .embedded.names import EMBEDDED, EXACT, TOYBOX
 from .errors import UserError, one_line
 from .files import sole_writer, write_whole
-from .guidance.choose import check_prompts, suited_to, with_absolute_paths
+from .guidance.choose import check_prompts, natural_fill, suited_to, with_absolute_paths
 from .runs.folder import Run, open_or_create, open_run
 from .runs.stage import FINE, STAGES, Stage
 
@@ -25,6 +26,8 @@ class Choices:
     config: a file's path or name. settings: `key=value` texts. prior, vram: for the stages that the
     command begins. loras: "PATH[:weight]" texts. out: the run's own folder. preset: a name of
     `config.presets.PRESETS`. threads: of the CPU, which `common.threads.settle` has put in place.
+    images: files of pictures, elevation ("auto" or degrees) and fovy of their camera, depth,
+    normal: maps of them.
     """
 
     config: str | None = None
@@ -37,10 +40,15 @@ class Choices:
     vram: str | None = None
     preset: str | None = None
     threads: int | None = None
+    images: Sequence[str] = ()
+    elevation: str | None = None
+    fovy: float | None = None
+    depth: str | None = None
+    normal: str | None = None
 
 
 def begin(prompt: str, choices: Choices | None = None) -> Run:
-    """The run of a prompt: new, or the one that the same settings began before.
+    """The run of a prompt, a picture, or both: new, or the one that the same settings began before.
 
     Everything that can be wrong with the input is found out before a folder is made. Without a
     configuration, and beneath a file that names no `base`, a prior takes the one that is made for
@@ -61,6 +69,8 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
 def plan(prompt: str, choices: Choices | None = None) -> RunConfig:
     """The configuration of the run that `begin` would make, checked alike; nothing is made."""
     config, _ = _built(prompt, choices or Choices())
+    if config.image is not None and not config.image.digest:
+        config = config.model_copy(update={"image": _placed(config, config.image)})
     check_prompts(config, STAGES)
     return config
 
@@ -70,6 +80,7 @@ def _built(prompt: str, choices: Choices) -> tuple[RunConfig, str | None]:
     pairs = _pairs(STAGES, choices)
     file, suited = choices.config, None
     fixed: dict[str, Any] = {"seed": choices.seed, "device": choices.device}
+    fixed["image"] = _image(choices)
     built = build_config(prompt, file, pairs, **fixed)
     if may_differ(file):
         suited = _suited(built, choices)
@@ -119,7 +130,7 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
         raise UserError(
             "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
         )
-    target = _opened(config, choices, name=config.fine_prompt, stages=(FINE,))
+    target = _opened(config, choices, config.title, (FINE,), source)
     with sole_writer(target.folder):
         _adopt(source, target)
     return target
@@ -139,6 +150,10 @@ def _adopt(source: Run, target: Run) -> None:
 
     if target.folder.resolve() == source.folder.resolve() or handed_off(target):
         return
+    if source.config.image is not None:
+        from .runs.picture import adopt
+
+        adopt(source, target)
     target.coarse.mkdir(exist_ok=True)
     last = checkpoint_path(source.coarse, source.config.coarse.steps).name
     for name in ("preview.png", FILE, RESULT, last):
@@ -152,13 +167,26 @@ def _opened(
     choices: Choices,
     name: str | None = None,
     stages: Sequence[Stage] = STAGES,
+    source: Run | None = None,
 ) -> Run:
+    """The run of a configuration; source: one whose picture is taken over."""
     _check_out(choices.out)
+    if config.image is not None and not config.image.digest:
+        config = config.model_copy(update={"image": _placed(config, config.image)})
     check_prompts(config, stages)
     from .device import pick_device, threads, use_threads  # torch, after all told without it
 
     pick_device(config.device)
-    run = open_or_create(with_absolute_paths(config), choices.out, name, threads=threads())
+    prepared = None
+    config = with_absolute_paths(config)
+    if config.image is not None and source is None:
+        from .runs import picture
+
+        prepared = picture.prepare(config.image)
+    name = name or config.title
+    run = open_or_create(config, choices.out, name, threads=threads())
+    if prepared is not None:
+        picture.keep(run, prepared)
     if choices.threads is None and run.threads is not None:
         use_threads(run.threads)  # of a run that began before
     return run
@@ -167,6 +195,37 @@ def _opened(
 def _check_out(out: str | None) -> None:
     if out is not None and not out.strip():
         raise UserError("--out is empty; give the folder that the run is to have")
+
+
+def _image(choices: Choices) -> dict[str, object]:
+    """The settings of the picture that the options stand for. Raises UserError for two pictures."""
+    if len(choices.images) > 1:
+        raise UserError(
+            f"--image was given {len(choices.images)} times; a run takes one picture of its object"
+        )
+    elevation = choices.elevation
+    return {
+        "path": choices.images[0] if choices.images else None,
+        "elevation": elevation if elevation in (None, "auto") else _degrees(elevation),
+        "fovy": choices.fovy,
+        "depth": choices.depth,
+        "normal": choices.normal,
+    }
+
+
+def _degrees(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--elevation takes degrees or auto, got {text!r}") from None
+
+
+def _placed(config: RunConfig, image: ImageConfig) -> ImageConfig:
+    """The picture with what its file and the prior decide filled in."""
+    from .runs.picture import with_digest
+
+    fill = natural_fill(config.coarse) if image.fill is None else image.fill
+    return with_digest(image.model_copy(update={"fill": fill}))
 
 
 def _pairs(stages: Sequence[Stage], choices: Choices) -> list[str]:

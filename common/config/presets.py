@@ -42,7 +42,9 @@ def preset_settings(
     preset = PRESETS[name]
     if preset == PRESETS["default"]:
         return None
-    tree = build_config(prompt, config, beneath=beneath).model_dump(mode="json")
+    # A picture may stand in for the prompt; whichever it is comes later.
+    built = build_config(prompt.strip() or "a picture", config, beneath=beneath)
+    tree = built.model_dump(mode="json")
     for stage in ("coarse", "fine"):
         tree[stage] = scaled(tree[stage], preset.steps)
         tree[stage]["views"] = max(1, round(tree[stage]["views"] * preset.views))

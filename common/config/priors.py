@@ -49,8 +49,14 @@ class PriorConfig(Part):
     """`toybox`, `exact`, an alias such as `sd15`, a hub id "owner/name", or a diffusers folder."""
     instances: Annotated[int, Field(ge=1, le=4096)] = 1
     """How many instances of the caption the exact prior knows; one makes the answer unique."""
+    instance: Annotated[int, Field(ge=0)] = 0
+    """Which one is the first; 0 has the canonical proportions."""
     tell_camera: bool = True
     """Whether a prior that can be told the camera is told it."""
+    tell_image: bool = True
+    """Whether a prior that can be told a picture of the object is told it."""
+    pose: Literal["auto", "zero123", "stable"] = "auto"
+    """How a Zero-1-to-3 is told where a view lies; `auto` goes by "stable" in the model's name."""
     revision: str | None = None
     """Branch, tag or commit on the hub; the commit that is found is kept for the whole run."""
     variant: str | None = None

@@ -37,6 +37,7 @@ def build_config(
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
     beneath: str = DEFAULT_CONFIG,
+    image: Mapping[str, Any] | None = None,
     **fixed: Any,
 ) -> RunConfig:
     """The configuration of a new run: defaults, then a file, then `--set` pairs, then options.
@@ -46,13 +47,10 @@ def build_config(
     itself with `base`, which null makes the plain defaults.
     overrides: `key=value` texts with dotted keys; values are read as YAML.
     base: settings to start from in place of a file.
+    image: settings of the picture, over all others; None means not given.
     fixed: top-level settings such as `seed`; None means not given.
     Raises UserError for an empty prompt, a file that cannot be read, an unknown key or a bad value.
     """
-    if not prompt.strip():
-        raise UserError(
-            'the prompt is empty; say what to make, for example: maquette run "a red mushroom"'
-        )
     if base is None:
         base = read_config_file(file, beneath=beneath)
     tree = _expanded(base, RunConfig)
@@ -61,6 +59,13 @@ def build_config(
     if any(pair.partition("=")[0].strip() == "prompt" for pair in overrides):
         raise UserError("--set prompt: the prompt is the command's own argument; leave --set out")
     tree.update({k: v for k, v in fixed.items() if v is not None})
+    if given := {k: v for k, v in (image or {}).items() if v is not None}:
+        tree["image"] = {**(tree.get("image") or {}), **given}
+    if not prompt.strip() and not tree.get("image"):
+        raise UserError(
+            'the prompt is empty; say what to make, for example: maquette run "a red mushroom", or '
+            "give a picture of it: maquette run --image photo.png"
+        )
     tree["prompt"] = prompt.strip()
     return validate(tree)
 

@@ -21,7 +21,7 @@ from ..config.priors import PriorConfig
 from ..errors import UserError
 from .base import Condition, Prior, TextEmbedding
 from .emphasis import ClipPart, Span, emphasis, token_weights, with_learned_words
-from .latents import decode_latents, encode_latents, to_pixels
+from .latents import decode_latents, encode_latents, restore_latents, to_pixels
 from .memory import move, out_of_memory_advice, release, resident
 from .noise import Prediction
 
@@ -111,7 +111,7 @@ class PretrainedPrior(Prior):
 
     Attributes beside those of `Prior`:
         source, revision: where the weights came from (hub id or folder; commit, None for folders).
-        family: "pixel", "sd", "sdxl", "sd3" or "flux".
+        family: of `location.Family`.
         denoiser: the U-Net or transformer; frozen, and never inside the autograd graph unless
             `denoise` is called directly.
         vae: the autoencoder, None for pixel models. latent_shape: (C, h, w) of x.
@@ -266,6 +266,15 @@ class PretrainedPrior(Prior):
         with self.memory_advice(), self.computing():
             move(self.vae, self.device)
             return encode_latents(self.vae, pixels)
+
+    @torch.no_grad()
+    def encode_reference(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the model makes of a picture `[H, W, 3]` in [0, 1] that it is told: x and token.
+
+        See `Reference`; x is `[1, C, h, w]`, for latent models the VAE's own latents, not scaled.
+        """
+        x = self.encode_image(image[None])
+        return (x if self.vae is None else restore_latents(x, self.vae.config)), None
 
     @torch.no_grad()
     def decode_image(self, x: Tensor) -> Tensor | None:
