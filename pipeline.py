@@ -51,6 +51,9 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of t
 Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 ]
+Gpus = Annotated[
+    int, typer.Option("--gpus", metavar="N", min=1, help="Share the views among N GPUs.")
+]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
 NewPrompt = Annotated[
     str | None,
@@ -76,14 +79,20 @@ def run(
     seed: Seed = None,
     device: Device = None,
     out: Out = None,
+    gpus: Gpus = 1,
 ) -> None:
     """Make a textured mesh: coarse stage, fine stage, export."""
     from maquette.common.begin import Choices, begin
+    from maquette.common.launch import launch, on_gpus, without_gpus
+
+    if on_gpus(gpus, device):
+        launch(gpus, without_gpus(sys.argv[1:]))
+        return
 
     choices = Choices(
         config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
     )
-    _all_stages(begin(prompt, choices))
+    _all_stages(_begun(lambda: begin(prompt, choices), device))
 
 
 @app.command()
@@ -150,11 +159,16 @@ def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize
 
 
 @app.command()
-def resume(run_folder: RunFolder) -> None:
+def resume(run_folder: RunFolder, gpus: Gpus = 1) -> None:
     """Go on with a run from its last checkpoint, through all stages."""
+    from maquette.common.launch import launch, on_gpus, without_gpus
     from maquette.common.runs.folder import open_run
 
-    _all_stages(open_run(run_folder))
+    opened = open_run(run_folder)
+    if on_gpus(gpus, opened.config.device):
+        launch(gpus, without_gpus(sys.argv[1:]))
+        return
+    _all_stages(_begun(lambda: opened, opened.config.device))
 
 
 @app.command()
@@ -215,15 +229,41 @@ def main() -> None:
             raise
         place = f" ({error.filename})" if error.filename else ""
         _fail(f"{error.strerror}{place}: mend that, then go on with: maquette resume RUN")
+    except RuntimeError as error:
+        from maquette.common import launch, ranks
+
+        if not ranks.lost(error):
+            raise
+        _fail("another process of the run has ended; its last checkpoint is kept", launch.LOST)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
     typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
-    sys.exit(2)
+    sys.exit(code)
+
+
+def _begun(begin, device: str | None):
+    """The run that `begin` gives; of several processes at it the first one begins."""
+    from maquette.common import ranks
+    from maquette.common.runs.folder import open_run
+
+    if ranks.join(device).count == 1:
+        return begin()
+    opened, error = None, None
+    if ranks.now().first:
+        try:
+            opened = begin()
+        except UserError as wrong:
+            error = str(wrong)
+    folder, error = ranks.told((opened and str(opened.folder), error))
+    if error is not None:
+        raise UserError(error)
+    return opened or open_run(folder)
 
 
 def _all_stages(opened) -> None:
     from maquette.coarse.train import run_coarse
+    from maquette.common import ranks
     from maquette.common.files import sole_writer
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
@@ -231,7 +271,9 @@ def _all_stages(opened) -> None:
     with sole_writer(opened.folder):
         run_coarse(opened)
         run_fine(opened)
-        finish_export(opened)
+        if ranks.now().first:
+            finish_export(opened)
+    ranks.leave()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..common import ranks
 from ..common.config.models import CoarseConfig
 from ..common.device import Number, shown
 from ..common.guidance.prepare import prepare_judges
@@ -50,5 +51,7 @@ def run_coarse(run: Run) -> None:
     state = Together(learner, judges=judges)
     every = config.checkpoint_every
     train(run, "coarse", run.coarse, state, config.steps, every, step, learner.check)
-    save_strip(scene.preview(), run.coarse / "preview.png")
-    write_result(run, scene.hand_off(run.config.handoff))
+    if ranks.now().first:
+        save_strip(scene.preview(), run.coarse / "preview.png")
+        write_result(run, scene.hand_off(run.config.handoff))
+    ranks.wait()

@@ -10,6 +10,7 @@ import time
 import torch
 from torch import Tensor
 
+from ..common import ranks
 from ..common.config.models import FineConfig
 from ..common.device import Number, shown
 from ..common.errors import UserError
@@ -45,8 +46,9 @@ def run_fine(run: Run) -> None:
         return
     device = begin_on(run)
     torch.manual_seed(run.config.seed + 1)
-    if not steps_on_disk(run.fine):
+    if ranks.now().first and not steps_on_disk(run.fine):
         hand_off(run, result)
+    ranks.wait()
     shape = read_first(run.fine)
     model = FineModel.begin(shape, config, device)
     background = shape.background.to(device)  # frozen from here on, as in Magic3D
@@ -75,7 +77,8 @@ def run_fine(run: Run) -> None:
     state = Together(learner, judges=judges)
     every = config.checkpoint_every
     train(run, "fine", run.fine, state, config.steps, every, step, learner.check)
-    save_strip(preview(model, config), run.fine / "preview.png")
+    if ranks.now().first:
+        save_strip(preview(model, config), run.fine / "preview.png")
 
 
 def hand_off(run: Run, result: CoarseResult) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("common/errors", "common/schedules"),
-    ("common/files", "common/device", "common/options"),
+    ("common/errors", "common/schedules", "common/ranks"),
+    ("common/files", "common/device", "common/options", "common/launch"),
     ("common/losses",),
     ("common/config",),
     ("common/backends", "common/triton_probe"),

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from .. import ranks
 from ..config.models import RunConfig
 from ..config.reading import to_yaml, validate
 from ..errors import UserError
@@ -54,7 +55,9 @@ class Run:
         return self.folder / "export"
 
     def event(self, name: str, **values: Any) -> None:
-        """Append one line to events.jsonl."""
+        """Append one line to events.jsonl; of several processes the first one does."""
+        if not ranks.now().first:
+            return
         line = json.dumps({"time": round(time.time(), 3), "event": name, **values})
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")

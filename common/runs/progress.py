@@ -18,11 +18,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .. import ranks
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
     """One line for the user on standard error, where progress goes."""
+    if not ranks.now().first:
+        return
     console.print(message, markup=False)
 
 
@@ -40,6 +44,13 @@ class _Bar:
 
     def update(self, step: int, numbers: Mapping[str, float] | None = None) -> None:
         self._progress.update(self._task, completed=step, numbers=_told(numbers))
+
+
+class _Silent:
+    """What another process than the first shows."""
+
+    def update(self, step: int, numbers: Mapping[str, float] | None = None) -> None:
+        pass
 
 
 class _Lines:
@@ -61,6 +72,9 @@ class _Lines:
 @contextmanager
 def stage_progress(stage: str, total: int, start: int = 0) -> Iterator[Meter]:
     """Show the progress of a stage that begins at step `start` of `total`."""
+    if not ranks.now().first:
+        yield _Silent()
+        return
     if not console.is_terminal:
         yield _Lines(stage, total, start)
         return
