@@ -70,7 +70,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         moments = [key for key in first if key.endswith("exp_avg")]  # of one step: the gradient
         assert len(moments) > 3
         for key in moments:
-            limit = 1e-6 * float(first[key].abs().max())
+            # Sums of other lengths round otherwise; a view weighed wrongly is off by far more.
+            limit = min(1e-6, 1e-4 * float(first[key].abs().max()))
             assert torch.allclose(first[key], other[key], atol=limit, rtol=0.0), key
         assert max(float(first[key].abs().max()) for key in moments) > 0.0
         assert torch.equal(first["random/cpu"], other["random/cpu"])
