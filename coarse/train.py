@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..common import ranks
 from ..common.config.models import CoarseConfig
 from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
@@ -43,7 +44,9 @@ def run_coarse(run: Run, redo: bool = False) -> None:
         return  # what it was made of is gone with it
     origin = coarse_origin(run, prior_digest(config.prior, COARSE.space))
     newest = max(steps_on_disk(run.coarse), default=None)
-    agree(run, run.coarse, "coarse", origin, redo, newest)
+    if ranks.now().first:
+        agree(run, run.coarse, "coarse", origin, redo, newest)
+    ranks.wait()
     if handed_off(run):
         return
     device = begin_on(run)
@@ -70,7 +73,9 @@ def run_coarse(run: Run, redo: bool = False) -> None:
     every, check = config.checkpoint_every, learner.check
     with watching_growth(run, COARSE).shows(scene, judges) as growth:
         train(run, "coarse", run.coarse, state, config.steps, every, step, check, growth)
-    save_strip(scene.preview(), run.coarse / PREVIEW)
-    picture_end(run.coarse, scene, 128)
-    write_result(run, scene.hand_off(run.config.handoff))
-    finish(run.coarse, origin, PREVIEW)
+    if ranks.now().first:
+        save_strip(scene.preview(), run.coarse / PREVIEW)
+        picture_end(run.coarse, scene, 128)
+        write_result(run, scene.hand_off(run.config.handoff))
+        finish(run.coarse, origin, PREVIEW)
+    ranks.wait()

@@ -10,6 +10,7 @@ import time
 import torch
 from torch import Tensor
 
+from ..common import ranks
 from ..common.config.models import FineConfig
 from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
@@ -60,14 +61,17 @@ def run_fine(run: Run, redo: bool = False) -> None:
         return  # what it was made of is gone
     origin = fine_origin(run, prior_digest(config.prior, FINE.space))
     newest = max(steps_on_disk(run.fine), default=None)
-    agree(run, run.fine, "fine", origin, redo, newest)
+    if ranks.now().first:
+        agree(run, run.fine, "fine", origin, redo, newest)
+    ranks.wait()
     if is_complete(run):
         return
     result = read_result(run)
     device = begin_on(run)
     torch.manual_seed(run.config.seed + 1)
-    if not steps_on_disk(run.fine):
+    if ranks.now().first and not steps_on_disk(run.fine):
         hand_off(run, result)
+    ranks.wait()
     shape = read_first(run.fine)
     with fitting(run.fine / FIRST):
         model = FineModel.begin(shape, config, device)
@@ -100,9 +104,10 @@ def run_fine(run: Run, redo: bool = False) -> None:
     subject = Pictured(model, config, background)
     with watching_growth(run, FINE).shows(subject, judges) as growth:
         train(run, "fine", run.fine, state, config.steps, every, step, check, growth)
-    picture_end(run.fine, subject, 256)
-    save_strip(preview(model, config), run.fine / PREVIEW)
-    finish(run.fine, origin, PREVIEW)
+    if ranks.now().first:
+        picture_end(run.fine, subject, 256)
+        save_strip(preview(model, config), run.fine / PREVIEW)
+        finish(run.fine, origin, PREVIEW)
 
 
 def look_at(

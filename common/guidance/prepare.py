@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .. import ranks
 from ..config.models import CoarseConfig
 from ..config.priors import PriorConfig, parse_lora
 from ..embedded.door import keeping, load, load_or_kept
@@ -70,6 +71,12 @@ def prepare_judges(run: Run, stage: Stage, device: torch.device) -> Panel:
         panel = Panel({name: (judge, wanted[name]) for name, judge in judges.items()})
     except ValueError as error:
         raise UserError(f"{stage.name}.{error}; give some of them the weight 0") from None
+    together = ranks.now().count
+    if together > 1 and config.views % (panel.group * together):
+        raise UserError(
+            f"{stage.name}.views: {config.views} can't be shared among {together} processes in "
+            f"groups of {panel.group}; give a multiple of {panel.group * together}"
+        )
     if config.views % panel.group:
         raise UserError(
             f"{stage.name}.views: this prior denoises {panel.group} views of an object together; "

@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from .. import ranks
 from ..config.differences import clash
 from ..config.models import RunConfig
 from ..config.reading import LARGEST, changed, safe_yaml, to_yaml, validate
@@ -62,9 +63,11 @@ class Run:
         return self.folder / "export"
 
     def event(self, name: str, **values: Any) -> None:
-        """Append one line to events.jsonl."""
+        """Append one line to events.jsonl; of several processes the first one does."""
         from .progress import heard
 
+        if not ranks.now().first:
+            return
         line = {"time": round(time.time(), 3), "event": name, **values}
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .. import backends, stopping
+from .. import backends, ranks, stopping
 from ..config.models import AdamConfig
 from ..device import Number, news, pick_device
 from ..errors import UserError
@@ -82,21 +82,25 @@ class Learner:
     def descend(self, loss: Tensor, step: int, total: int) -> None:
         """One Adam step down `loss`, at the learning rate of `step` of `total`.
 
+        Of several processes at the run each brings the loss of its own views; they take one step.
+
         Raises NotFiniteError before anything has moved if the loss or its gradient is not finite;
         on a GPU, which would have to be waited for, nothing moves from then on, and `check` raises.
         """
         for group, first in zip(self.optimizer.param_groups, self._first, strict=True):
             group["lr"] = first * cosine_decay(step / total, self._final)
-        if self._failed is None and not math.isfinite(float(loss.detach())):
+        value = ranks.average(loss.detach().clone())
+        if self._failed is None and not math.isfinite(float(value)):
             raise NotFiniteError("loss")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        named = [p for group in self.optimizer.param_groups for p in group["params"]]
+        named: list[Tensor] = [p for group in self.optimizer.param_groups for p in group["params"]]
+        ranks.average_gradients(named)
         # A sum of squares may leave float32's range though each of them is in it; a maximum can't.
         sizes = [p.grad.abs().max() for p in named if p.grad is not None and p.grad.numel()]
         largest = torch.stack(sizes).max() if sizes else loss.detach()
         if self._failed is not None:
-            self._remember(loss, largest, step)
+            self._remember(value, largest, step)
         elif not bool(largest.isfinite()):
             raise NotFiniteError("gradient")
         self.optimizer.step()
@@ -158,7 +162,7 @@ def begin_on(run: Run) -> torch.device:
     for line in news(run.config.device):
         run.warn(line)
     backends.use(run.config.backends)
-    device = pick_device(run.config.device)
+    device = ranks.own_device(pick_device(run.config.device))
     deterministic(device)
     return device
 
@@ -192,6 +196,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
+    ranks.wait()  # for what the first process has written
     done, tensors = checkpoints.read_latest(folder, run.warn)
     start = done or 0
     if tensors is not None:
