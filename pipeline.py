@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,7 +33,10 @@ _REFUSED = {
     if hasattr(errno, name)
 }
 # How torch and the system's loader word that memory ran out.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "alloc_cpu")
+_NO_MEMORY = (
+    *("can't allocate memory", "not enough memory", "Cannot allocate memory", "alloc_cpu"),
+    *("failed to map segment", "can't start new thread"),
+)
 
 app = typer.Typer(
     name="maquette",
@@ -81,6 +84,11 @@ FineSteps = Annotated[
 Redo = Annotated[
     bool, typer.Option("--redo", help="Do again what other settings made; the old is kept beside.")
 ]
+OnFailure = Literal["stop", "retry"]
+Answer = Annotated[
+    OnFailure,
+    typer.Option("--on-failure", help="stop in one line, or retry: slower, then other seeds."),
+]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
 NewPrompt = Annotated[
     str | None,
@@ -105,6 +113,7 @@ def run(
     vram: Vram = None,
     seed: Seed = None,
     device: Device = None,
+    on_failure: Answer = "stop",
     threads: Threads = None,
     out: Out = None,
 ) -> None:
@@ -123,7 +132,7 @@ def run(
         vram=vram,
         threads=threads,
     )
-    _all_stages(begin(prompt, choices))
+    _all_stages(begin(prompt, choices), on_failure=on_failure)
 
 
 @app.command(epilog=ALL_WORDS)
@@ -221,6 +230,7 @@ def resume(
     coarse_steps: CoarseSteps = None,
     fine_steps: FineSteps = None,
     redo: Redo = False,
+    on_failure: Answer = "stop",
     threads: Threads = None,
 ) -> None:
     """Go on with a run from its last checkpoint, through all stages; or with more steps."""
@@ -228,7 +238,7 @@ def resume(
 
     opened = lengthened(open_run(run_folder), {"coarse": coarse_steps, "fine": fine_steps})
     settle(threads or opened.threads)
-    _all_stages(opened, redo or coarse_steps is not None)
+    _all_stages(opened, redo or coarse_steps is not None, on_failure)
 
 
 @app.command()
@@ -365,14 +375,27 @@ def _at_work(opened: Any) -> Iterator[None]:
             raise
 
 
-def _all_stages(opened: Any, redo: bool = False) -> None:
+def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "stop") -> None:
     from maquette.coarse.train import run_coarse
+    from maquette.common.guidance.prepare import verify_later
+    from maquette.common.runs.failure import SEEDS, FailedError, next_seed
+    from maquette.common.runs.progress import say
+    from maquette.common.runs.stage import COARSE, FINE
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
 
     with _at_work(opened):
-        run_coarse(opened, redo)
-        run_fine(opened, redo)
+        verify_later(opened, FINE, COARSE)
+        for attempt in range(SEEDS + 1):
+            try:
+                run_coarse(opened, redo, on_failure)
+                run_fine(opened, redo, on_failure)
+                break
+            except FailedError as failed:
+                if on_failure == "stop" or attempt == SEEDS:
+                    raise
+                opened, redo = next_seed(opened), True
+                say(f"{failed.wrong}; beginning again with seed {opened.config.seed}")
         finish_export(opened)
 
 

@@ -10,6 +10,7 @@ from ..common.embedded.door import prior_digest
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import steps_on_disk
 from ..common.runs.coarse_result import PREVIEW, coarse_origin, handed_off, write_result
+from ..common.runs.failure import OnFailure, Watch
 from ..common.runs.folder import Run
 from ..common.runs.loop import Together, deterministic, train
 from ..common.runs.origin import agree, finish
@@ -25,10 +26,11 @@ def make_scene(config: CoarseConfig, device: torch.device) -> Scene:
     return Nerf(config, device)
 
 
-def run_coarse(run: Run, redo: bool = False) -> None:
+def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> None:
     """Train the coarse stage of a run to its end, going on from its last checkpoint.
 
     redo: whether a result that other settings made is put aside; else that raises UserError.
+    on_failure: see `runs.failure`; raises its `FailedError` where the stage fails.
     """
     config = run.config.coarse
     origin = coarse_origin(run, prior_digest(config.prior, COARSE.space))
@@ -42,6 +44,7 @@ def run_coarse(run: Run, redo: bool = False) -> None:
     scene = make_scene(config, device)
     judges = prepare_judges(run, COARSE, device)
     learner = scene.learner()
+    watch = Watch("coarse", config.steps, run.config.seed)
 
     def step(index: int) -> dict[str, float]:
         scene.prepare(index)
@@ -54,10 +57,12 @@ def run_coarse(run: Run, redo: bool = False) -> None:
             loss = judged.loss + own
             learner.descend(loss, index, config.steps)
             judges.learn()
-        return {"loss": float(loss.detach()), **judged.watch}
+        watch.look(index, value := float(loss.detach()), views.image, views.opacity)
+        return {"loss": value, **judged.watch}
 
     state = Together(learner, judges=judges)
-    train(run, "coarse", run.coarse, state, config.steps, config.checkpoint_every, step)
+    every, slow = config.checkpoint_every, learner.slow
+    train(run, "coarse", run.coarse, state, config.steps, every, step, on_failure, slow)
     save_strip(scene.preview(), run.coarse / PREVIEW)
     write_result(run, scene.hand_off(run.config.handoff))
     finish(run.coarse, origin, PREVIEW)

@@ -25,6 +25,7 @@ from ..common.runs.checkpoints import (
     steps_on_disk,
 )
 from ..common.runs.coarse_result import PREVIEW, CoarseResult, fine_origin, read_result
+from ..common.runs.failure import FailedError, OnFailure, Watch, failures, record
 from ..common.runs.folder import Run
 from ..common.runs.loop import Together, deterministic, save, train
 from ..common.runs.origin import agree, finish, outputs_whole
@@ -40,10 +41,11 @@ from .model import FineModel, lattice, render_surface
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
 
-def run_fine(run: Run, redo: bool = False) -> None:
+def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> None:
     """Refine the first shape of a run to the end, going on from the last checkpoint.
 
     redo: whether a result that other settings made is put aside; else that raises UserError.
+    on_failure: see `runs.failure`; raises its `FailedError` where the stage fails.
     """
     config = run.config.fine
     result = read_result(run)
@@ -63,6 +65,7 @@ def run_fine(run: Run, redo: bool = False) -> None:
     background = shape.background.to(device)  # frozen from here on, as in Magic3D
     judges = prepare_judges(run, FINE, device)
     learner = model.learner(config)
+    watch = Watch("fine", config.steps, run.config.seed)
     finished = functools.cache(lambda: model.surface().detach())
 
     def step(index: int) -> dict[str, float]:
@@ -81,10 +84,12 @@ def run_fine(run: Run, redo: bool = False) -> None:
                 loss = loss + regularizers(surface, model.sdf.value, config, index)
             learner.descend(loss, index, config.steps)
             judges.learn()
-        return {"loss": float(loss.detach()), **judged.watch}
+        watch.look(index, value := float(loss.detach()), views.image, None)
+        return {"loss": value, **judged.watch}
 
     state = Together(learner, judges=judges)
-    train(run, "fine", run.fine, state, config.steps, config.checkpoint_every, step)
+    every, slow = config.checkpoint_every, learner.slow
+    train(run, "fine", run.fine, state, config.steps, every, step, on_failure, slow)
     save_strip(preview(model, config), run.fine / PREVIEW)
     finish(run.fine, origin, PREVIEW)
 
@@ -93,7 +98,11 @@ def hand_off(run: Run, result: CoarseResult) -> None:
     """The hand-off: make the first mesh, record its fit, write the checkpoint of step 0."""
     began = time.monotonic()
     config = run.config.fine
-    shape, report = from_coarse(result, lattice(config), run.config.handoff)
+    try:
+        shape, report = from_coarse(result, lattice(config), run.config.handoff)
+    except FailedError as failed:
+        record(run, failed)
+        raise
     model = FineModel.begin(shape, config, torch.device("cpu"))
     surface = model.mesh()
     report = dataclasses.replace(
@@ -143,10 +152,10 @@ def load_finished(run: Run) -> FineModel:
         if damaged:
             reason = damaged[0].partition("; going on")[0]
             raise UserError(f"{reason}; make it again: maquette resume {run.folder}")
-        raise UserError(
-            f"the fine stage of {run.folder} isn't finished (step {step or 0} of {total}); finish "
-            f"it first: maquette resume {run.folder}"
-        )
+        unfinished = f"the fine stage of {run.folder} isn't finished (step {step or 0} of {total})"
+        if failed := failures(run):
+            raise UserError(f"{unfinished}: {failed[-1]}")
+        raise UserError(f"{unfinished}; finish it first: maquette resume {run.folder}")
     model = first_model(run)
     with fitting(checkpoint_path(run.fine, total)):
         model.learner(config).load(tensors)

@@ -26,8 +26,7 @@ from ..priors.location import (
     Family,
     Location,
     family_of,
-    hub_errors,
-    missing_libraries,
+    hub_file,
     weights_file,
 )
 from ..runs.stage import STAGES, AnyStageConfig, Stage
@@ -117,14 +116,7 @@ def _check_clip(part: AnyStageConfig) -> None:
             "example openai/clip-vit-base-patch16"
         )
     else:
-        with missing_libraries():
-            import huggingface_hub
-        with hub_errors(config.model, config.revision):
-            file = Path(
-                huggingface_hub.hf_hub_download(
-                    config.model, "config.json", revision=config.revision
-                )
-            )
+        file = hub_file(config.model, "config.json", config.revision)
     try:
         kind = json.loads(file.read_text("utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
@@ -207,13 +199,7 @@ def _native_resolution(location: Location) -> int | None:
     """The image size in the U-Net's configuration, if there is one that says it."""
     folder = location.folder
     if folder is None and location.commit is not None:
-        import huggingface_hub
-
-        with hub_errors(location.source, location.commit):
-            file = huggingface_hub.hf_hub_download(
-                location.source, "unet/config.json", revision=location.commit
-            )
-        folder = Path(file).parents[1]
+        folder = hub_file(location.source, "unet/config.json", location.commit).parents[1]
     try:
         found = json.loads(((folder or Path()) / "unet" / "config.json").read_text("utf-8"))
     except (OSError, ValueError):

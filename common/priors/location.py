@@ -8,10 +8,16 @@ that what can't be found is told at once.
 from __future__ import annotations
 
 import json
+import logging
 import re
+import socket
+import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +47,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 SUPPORTED = "DeepFloyd IF stage 1 and other pixel U-Nets, Stable Diffusion 1, 2, 3, SDXL, FLUX"
 INSTALL = "pip install diffusers transformers accelerate safetensors"
+
+PATIENCE = 1.5  # seconds within which the hub's machine must answer
 
 # Components every text-to-image pipeline may carry and distillation has no use for.
 UNUSED = {"safety_checker", "feature_extractor", "watermarker", "image_encoder"}
@@ -124,13 +132,61 @@ def locate_folder(folder: Path, source: str | None = None) -> Location:
 
 
 def _locate_on_hub(repository: str, revision: str | None) -> Location:
+    index = hub_file(repository, "model_index.json", revision)
+    return Location(repository, index.parent.name, _read_index(index))
+
+
+def hub_file(repository: str, name: str, revision: str | None) -> Path:
+    """A small file of a model on the hub, from the cache where the hub can't be reached.
+
+    Raises UserError, within seconds, if it is in neither.
+    """
     with missing_libraries():
         import huggingface_hub
-    with hub_errors(repository, revision):
-        index = Path(
-            huggingface_hub.hf_hub_download(repository, "model_index.json", revision=revision)
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE or not _reachable(
+        huggingface_hub.constants.ENDPOINT
+    )
+    with hub_errors(repository, revision), _quiet_hub():
+        return Path(
+            huggingface_hub.hf_hub_download(
+                repository, name, revision=revision, local_files_only=offline
+            )
         )
-    return Location(repository, index.parent.name, _read_index(index))
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without the hub's own lines about every try; what matters is said here."""
+    log = logging.getLogger("huggingface_hub")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@cache
+def _reachable(endpoint: str) -> bool:
+    """Whether the hub's machine answers at all; the hub's library would try for half a minute.
+
+    Behind a proxy only the library itself can tell.
+    """
+    if urllib.request.getproxies():
+        return True
+    place = urllib.parse.urlsplit(endpoint)
+    port = place.port or (80 if place.scheme == "http" else 443)
+    answers: list[bool] = []
+
+    def knock() -> None:
+        with suppress(OSError), socket.create_connection((place.hostname, port), PATIENCE):
+            answers.append(True)
+
+    # Looking up the name knows no time limit of its own.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answers)
 
 
 def _read_index(path: Path) -> Mapping[str, Any]:

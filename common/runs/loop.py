@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from .. import stopping
 from ..config.models import AdamConfig
-from ..errors import UserError
 from ..files import remove_parts
 from ..threads import crowding
 from . import checkpoints
+from .failure import FailedError, OnFailure, rate_scale, record, slower
 from .folder import Run
 from .progress import say, stage_progress
 
@@ -53,6 +53,11 @@ class Learner:
         ]
         self.optimizer = torch.optim.Adam(groups, betas=config.betas, eps=config.eps)
         self._final, self._first = config.final, [group["lr"] for group in groups]
+        self._scale = 1.0
+
+    def slow(self, scale: float) -> None:
+        """Multiply the learning rates that the configuration says by `scale` from now on."""
+        self._scale = scale
 
     def descend(self, loss: Tensor, step: int, total: int) -> None:
         """One Adam step down `loss`, at the learning rate of `step` of `total`.
@@ -60,7 +65,7 @@ class Learner:
         Raises NotFiniteError before anything has moved if the loss or its gradient is not finite.
         """
         for group, first in zip(self.optimizer.param_groups, self._first, strict=True):
-            group["lr"] = first * cosine_decay(step / total, self._final)
+            group["lr"] = first * self._scale * cosine_decay(step / total, self._final)
         if not math.isfinite(float(loss.detach())):
             raise NotFiniteError("loss")
         self.optimizer.zero_grad(set_to_none=True)
@@ -122,24 +127,61 @@ def train(
     total: int,
     every: int,
     step: Callable[[int], Mapping[str, float]],
+    on_failure: OnFailure = "stop",
+    slow: Callable[[float], None] | None = None,
 ) -> None:
     """Take steps from the newest whole checkpoint to `total`, with a checkpoint each `every` steps.
 
-    step: does step number `i` and returns the numbers to show, by name. Raises UserError if one of
-    them, or the gradient of a step, is not finite, naming it, the step and what the run can go on
-    from; nothing of that step is kept. Raises Stopped, after a checkpoint of the step under way,
-    if the process was asked to stop.
+    step: does step number `i` and returns the numbers to show, by name. slow: multiplies the
+    learning rates, for `on_failure` "retry": then a number that is not finite leads back to the
+    last checkpoint with half the rate. Raises FailedError if one of the numbers, or the gradient of
+    a step, is not finite, naming it, the step and what the run can go on from; nothing of that step
+    is kept. Raises Stopped, after a checkpoint of the step under way, if the process was asked to
+    stop.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
+    while True:
+        start = _resumed(run, folder, state)
+        if slow is not None:
+            slow(rate_scale(folder))
+        if start >= total:
+            return
+        try:
+            _steps(run, stage, folder, state, (start, total), every, step)
+            return
+        except FailedError as failed:
+            record(run, failed)
+            again = on_failure == "retry" and failed.kind == "not finite" and slow is not None
+            if not again or not checkpoints.steps_on_disk(folder):
+                raise
+            if (scale := slower(folder)) is None:
+                raise
+            say(f"{failed.wrong}; back to the last checkpoint, at {scale:g} of the learning rate")
+
+
+def _resumed(run: Run, folder: Path, state: Trainable) -> int:
+    """Put a stage where its newest whole checkpoint left it; the steps it had done."""
     done, tensors = checkpoints.read_latest(folder, run.warn)
     start = done or 0
     if tensors is not None:
         with checkpoints.fitting(checkpoints.checkpoint_path(folder, start)):
             state.load(tensors)
             checkpoints.load_random_state(tensors)
-    if start >= total:
-        return
+    return start
+
+
+def _steps(
+    run: Run,
+    stage: str,
+    folder: Path,
+    state: Trainable,
+    span: tuple[int, int],
+    every: int,
+    step: Callable[[int], Mapping[str, float]],
+) -> None:
+    """The steps of a stage from `span[0]` to `span[1]`; see `train`."""
+    start, total = span
     run.event("stage started", stage=stage, step=start, total=total)
     if (line := crowding()) is not None:
         say(line)
@@ -177,7 +219,4 @@ def _finite_step(
         wrong = next((n for n, value in numbers.items() if not math.isfinite(value)), "")
         if not wrong:
             return numbers
-    raise UserError(
-        f"the {stage} stage's {wrong} is not finite at step {index + 1}; its last checkpoint is "
-        f"kept. Try a lower --set {stage}.optimizer.learning_rate or another --seed in a new run"
-    ) from None
+    raise FailedError.not_finite(stage, index + 1, wrong) from None
