@@ -51,6 +51,9 @@ class PriorConfig(Part):
     """How many instances of the caption the exact prior knows; one makes the answer unique."""
     tell_camera: bool = True
     """Whether a prior that can be told the camera is told it."""
+    config: str | None = None
+    """The diffusers folder, or hub id, whose configuration a single-file checkpoint has; null asks
+    the hub for the usual one of its kind."""
     revision: str | None = None
     """Branch, tag or commit on the hub; the commit that is found is kept for the whole run."""
     variant: str | None = None

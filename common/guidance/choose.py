@@ -248,6 +248,8 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         prior, changes = part.prior, {}
         changes["loras"] = [f"{_absolute(path)}:{w}" for path, w in map(parse_lora, prior.loras)]
         changes["textual_inversions"] = [_absolute(path) for path in prior.textual_inversions]
+        if prior.config is not None:
+            changes["config"] = _absolute(prior.config)
         if prior.name not in (EXACT, TOYBOX, *EMBEDDED, *ALIASES):
             changes["name"] = _absolute(prior.name)
         clip = part.clip.model_copy(update={"model": _absolute(part.clip.model)})

@@ -186,6 +186,8 @@ def _identity(options: PriorConfig, pin: dict[str, Any], device: torch.device) -
     changes = [path for path, _ in loras] + list(options.textual_inversions)
     folder = model_folder(pin["source"])
     encoders = [*sorted(folder.glob("text_encoder*")), *sorted(folder.glob("tokenizer*"))]
+    if folder.is_file():
+        encoders = [folder]
     return {
         "source": pin["source"],
         "revision": pin["revision"],

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from ..config.priors import PriorConfig
 from ..errors import UserError, nearest, shown
 from ..files import read_text
+from .headers import TOLD, Tensor, kind_of, read_header
 
 Family = Literal["pixel", "sd", "sdxl", "sd3", "flux"]
 
@@ -77,6 +78,8 @@ def locate(options: PriorConfig, known: Collection[str] = ()) -> Location:
     source = options.name
     if source not in ALIASES:
         folder = expanded(source, "prior")
+        if folder.is_file():
+            return _locate_file(folder, options)
         if folder.exists() or source.startswith((".", "/", "~", "\\")) or source.count("/") > 1:
             return locate_folder(folder)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
@@ -116,10 +119,7 @@ def locate_folder(folder: Path, source: str | None = None) -> Location:
     if not folder.exists():
         raise UserError(f"prior: there is no folder {shown(folder, 120)}; check the path")
     if folder.is_file():
-        raise UserError(
-            f"{folder} is a file; a prior is a diffusers folder: convert single-file checkpoints"
-            " with diffusers' from_single_file(...).save_pretrained(FOLDER)"
-        )
+        raise UserError(f"prior: {shown(folder, 120)} is a file; give a diffusers folder")
     index = folder / "model_index.json"
     if not index.is_file():
         hint = "give the folder that holds model_index.json"
@@ -129,6 +129,84 @@ def locate_folder(folder: Path, source: str | None = None) -> Location:
             hint = "it looks like one component: give the folder of the whole pipeline"
         raise UserError(f"{folder} is not a diffusers model (no model_index.json): {hint}")
     return Location(source or str(folder), None, _read_index(index), folder)
+
+
+def _locate_file(path: Path, options: PriorConfig) -> Location:
+    """A whole model in one safetensors file, told by the names in it.
+
+    Raises UserError, with what it is, for a file of another kind.
+    """
+    told = shown(path, 120)
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"prior: {told} is no safetensors file; pickled checkpoints (.ckpt, .pt) aren't read: "
+            "convert it, or give a diffusers folder"
+        )
+    tensors = read_header(path, "prior")
+    kind = kind_of(tensors)
+    if kind != "checkpoint":
+        what = "no model that is known; give a diffusers folder" if kind is None else TOLD[kind]
+        raise UserError(f"prior: {told} is {what}")
+    _check_channels(tensors, told)
+    family = _family_in(tensors)
+    if options.config is None:
+        return Location(str(path), None, _USUAL_INDEX[family], path)
+    index = locate(options.model_copy(update={"name": options.config, "config": None})).index
+    if (given := family_of(index, options.config)) != family:
+        raise UserError(
+            f"prior.config: {shown(options.config)} is of the family {given}, and {told} of "
+            f"{family}; give the configuration of its own model"
+        )
+    return Location(str(path), None, index, path)
+
+
+def _check_channels(tensors: Mapping[str, Tensor], told: str) -> None:
+    """Raise UserError for a U-Net that takes more than its own latents."""
+    first = tensors.get("model.diffusion_model.input_blocks.0.0.weight")
+    channels = first.shape[1] if first is not None and len(first.shape) == 4 else 4
+    if channels != 4:
+        kind = {9: "inpainting", 8: "editing", 5: "depth", 7: "upscaling"}.get(channels, "another")
+        raise UserError(
+            f"prior: {told} is a model for {kind} ({channels} channels in, 4 expected); give a "
+            "text-to-image model"
+        )
+
+
+def _family_in(tensors: Mapping[str, Tensor]) -> Family:
+    """The family of a single file, by its layers and the width of the text that it attends to."""
+    if any("joint_blocks." in name for name in tensors):
+        return "sd3"
+    if any("double_blocks." in name for name in tensors):
+        return "flux"
+    two = any(name.startswith("conditioner.embedders.1.") for name in tensors)
+    widths = {t.shape[1] for n, t in tensors.items() if n.endswith("attn2.to_k.weight")}
+    return "sdxl" if two or 2048 in widths else "sd"
+
+
+_CORE = {
+    "scheduler": ["diffusers", "Scheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+_SECOND = {
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+}
+_UNET = {"unet": ["diffusers", "UNet2DConditionModel"]}
+_USUAL_INDEX: Mapping[Family, Mapping[str, Any]] = {
+    "sd": _CORE | _UNET,
+    "sdxl": _CORE | _SECOND | _UNET,
+    "sd3": _CORE
+    | _SECOND
+    | {
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+        "text_encoder_3": ["transformers", "T5EncoderModel"],
+        "tokenizer_3": ["transformers", "T5TokenizerFast"],
+    },
+    "flux": _CORE | _SECOND | {"transformer": ["diffusers", "FluxTransformer2DModel"]},
+}
+"""The components that a single file of a family stands for."""
 
 
 def _locate_on_hub(repository: str, revision: str | None) -> Location:
@@ -143,7 +221,7 @@ def hub_file(repository: str, name: str, revision: str | None) -> Path:
     """
     with missing_libraries():
         import huggingface_hub
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE or not _reachable(
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE or not reachable(
         huggingface_hub.constants.ENDPOINT
     )
     with hub_errors(repository, revision), _quiet_hub():
@@ -167,7 +245,7 @@ def _quiet_hub() -> Iterator[None]:
 
 
 @cache
-def _reachable(endpoint: str) -> bool:
+def reachable(endpoint: str) -> bool:
     """Whether the hub's machine answers at all; the hub's library would try for half a minute.
 
     Behind a proxy only the library itself can tell.

@@ -1,7 +1,8 @@
 """A small Stable Diffusion 1 folder as one file, with the names of the original checkpoints.
 
-Written from the structure of the published checkpoints (`model.diffusion_model`, `first_stage_model`,
-`cond_stage_model`), for U-Nets and autoencoders of one layer a block, as `tiny_models` builds them.
+Written from the structure of the published checkpoints (`model.diffusion_model`,
+`first_stage_model`, `cond_stage_model`), for U-Nets and autoencoders of one layer a block, as
+`tiny_models` builds them.
 """
 
 from __future__ import annotations
