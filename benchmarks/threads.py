@@ -2,15 +2,16 @@
 
     python benchmarks/threads.py [--steps 50]
 
-Times steps of the coarse stage (default configuration, exact prior) in a process of their own, with
-`OMP_WAIT_POLICY` PASSIVE and ACTIVE and with one thread or one a core, on an idle machine and beside
-one and two busy loops. Writes its section of RESULTS.md; wants a machine to itself.
+Times steps of the coarse stage (default configuration, exact prior) in a process of their own,
+with `OMP_WAIT_POLICY` PASSIVE and ACTIVE and with one thread or one a core, on an idle machine and
+beside one and two busy loops. Writes its section of RESULTS.md; wants a machine to itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -59,7 +60,7 @@ def step_seconds(policy: str, threads: int, steps: int) -> float:
         subprocess.run(command, check=True, env=environment, capture_output=True)
         lines = (out / "events.jsonl").read_text("utf-8").splitlines()
     times = [e["time"] for e in map(json.loads, lines) if e["event"] == "checkpoint"]
-    return statistics.median(b - a for a, b in zip(times, times[1:], strict=False))
+    return statistics.median(b - a for a, b in itertools.pairwise(times))
 
 
 def main() -> None:
