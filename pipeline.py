@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,7 +35,10 @@ _REFUSED = {
     if hasattr(errno, name)
 }
 # How torch and the system's loader word that memory ran out.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "alloc_cpu")
+_NO_MEMORY = (
+    *("can't allocate memory", "not enough memory", "Cannot allocate memory", "alloc_cpu"),
+    *("failed to map segment", "can't start new thread"),
+)
 
 app = typer.Typer(
     name="maquette",
@@ -108,6 +111,11 @@ Redo = Annotated[
 Gpus = Annotated[
     int, typer.Option("--gpus", metavar="N", min=1, help="Share the views among N GPUs.")
 ]
+OnFailure = Literal["stop", "retry"]
+Answer = Annotated[
+    OnFailure,
+    typer.Option("--on-failure", help="stop in one line, or retry: slower, then other seeds."),
+]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
 Seeds = Annotated[
     int | None, typer.Option("--seeds", metavar="N", help="N runs of as many seeds, ranked.")
@@ -170,6 +178,7 @@ def run(
     vram: Vram = None,
     seed: Seed = None,
     device: Device = None,
+    on_failure: Answer = "stop",
     threads: Threads = None,
     out: Out = None,
     preset: Preset = None,
@@ -195,7 +204,8 @@ def run(
 
         run_seeds(prompt or "", choices, seeds, clip)
         return
-    _all_stages(_begun(lambda: begin(prompt or "", choices), device))
+    begun = _begun(lambda: begin(prompt or "", choices), device)
+    _all_stages(begun, on_failure=on_failure)
 
 
 @app.command(epilog=ALL_WORDS)
@@ -304,6 +314,7 @@ def resume(
     coarse_steps: CoarseSteps = None,
     fine_steps: FineSteps = None,
     redo: Redo = False,
+    on_failure: Answer = "stop",
     threads: Threads = None,
     gpus: Gpus = 1,
 ) -> None:
@@ -318,7 +329,7 @@ def resume(
     settle(threads or opened.threads)
     steps = {"coarse": coarse_steps, "fine": fine_steps}
     begun = _begun(lambda: lengthened(opened, steps), opened.config.device)
-    _all_stages(begun, redo or coarse_steps is not None)
+    _all_stages(begun, redo or coarse_steps is not None, on_failure)
 
 
 @app.command("invert")
@@ -526,17 +537,30 @@ def _at_work(opened: Any) -> Iterator[None]:
             raise
 
 
-def _all_stages(opened: Any, redo: bool = False) -> None:
+def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "stop") -> None:
     from maquette.coarse.train import run_coarse
     from maquette.common import ranks
+    from maquette.common.guidance.prepare import verify_later
     from maquette.common.runs.announce import announce
+    from maquette.common.runs.failure import SEEDS, FailedError, next_seed
+    from maquette.common.runs.progress import say
+    from maquette.common.runs.stage import COARSE, FINE
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
 
     announce(opened)
     with _at_work(opened):
-        run_coarse(opened, redo)
-        run_fine(opened, redo)
+        verify_later(opened, FINE, COARSE)
+        for attempt in range(SEEDS + 1):
+            try:
+                run_coarse(opened, redo, on_failure)
+                run_fine(opened, redo, on_failure)
+                break
+            except FailedError as failed:
+                if on_failure == "stop" or attempt == SEEDS or ranks.now().count > 1:
+                    raise
+                opened, redo = next_seed(opened), True
+                say(f"{failed.wrong}; beginning again with seed {opened.config.seed}")
         if ranks.now().first:
             finish_export(opened)
     ranks.leave()

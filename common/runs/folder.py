@@ -235,10 +235,16 @@ def lengthened(run: Run, steps: Mapping[str, int | None]) -> Run:
         config = changed(config, stage, {"steps": count})
     if config == run.config:
         return run
-    longer = Run(run.folder, config, run.threads)
-    write_whole(run.folder / "config.yaml", _text(longer))
-    longer.event("more steps", **{k: v for k, v in steps.items() if v is not None})
-    return longer
+    given = {k: v for k, v in steps.items() if v is not None}
+    return rewritten(run, config, "more steps", **given)
+
+
+def rewritten(run: Run, config: RunConfig, event: str, **values: Any) -> Run:
+    """The same run with another configuration, in its file too; the change is kept as an event."""
+    changed_run = Run(run.folder, config, run.threads)
+    write_whole(run.folder / "config.yaml", _text(changed_run))
+    changed_run.event(event, **values)
+    return changed_run
 
 
 def _text(run: Run) -> str:
