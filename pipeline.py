@@ -39,13 +39,35 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate mem
 
 app = typer.Typer(
     name="maquette",
-    help="Text to 3D: a prompt in, a textured mesh out, in two stages.",
+    help="Text or image to 3D: a prompt or a picture in, a textured mesh out, in two stages.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
 
-Prompt = Annotated[str, typer.Argument(help="What to make, for example: a red mushroom.")]
+Prompt = Annotated[
+    str | None,
+    typer.Argument(help="What to make, for example: a red mushroom.", show_default=False),
+]
+Images = Annotated[
+    list[str] | None, typer.Option("--image", metavar="FILE", help="A picture of what to make.")
+]
+Elevation = Annotated[
+    str | None,
+    typer.Option(
+        "--elevation", metavar="DEG", help="How far above the horizon its camera was, or auto."
+    ),
+]
+Fovy = Annotated[
+    float | None,
+    typer.Option("--fovy", metavar="DEG", help="Vertical field of view of the picture's frame."),
+]
+DepthMap = Annotated[
+    str | None, typer.Option("--depth", metavar="FILE", help="A depth map of it; near is bright.")
+]
+NormalMap = Annotated[
+    str | None, typer.Option("--normal", metavar="FILE", help="A map of its normals.")
+]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 RunFolders = Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")]
 ConfigFile = Annotated[
@@ -126,13 +148,18 @@ Version = Annotated[
 
 @app.callback()
 def maquette(version: Version = False) -> None:
-    """Text to 3D: a prompt in, a textured mesh out, in two stages."""
+    """Text or image to 3D: a prompt or a picture in, a textured mesh out, in two stages."""
 
 
 @app.command(epilog=ALL_WORDS)
 @watched
 def run(
-    prompt: Prompt,
+    prompt: Prompt = None,
+    images: Images = None,
+    elevation: Elevation = None,
+    fovy: Fovy = None,
+    depth: DepthMap = None,
+    normal: NormalMap = None,
     config: ConfigFile = None,
     settings: Settings = None,
     prior: PriorName = None,
@@ -146,34 +173,31 @@ def run(
     seeds: Seeds = None,
     clip: Clip = None,
 ) -> None:
-    """Make a textured mesh: coarse stage, fine stage, export."""
+    """Make a textured mesh of a prompt, a picture, or both: coarse stage, fine stage, export."""
     from maquette.common.begin import Choices, begin
 
     settle(threads)
     choices = Choices(
-        config,
-        settings or (),
-        prior,
-        seed,
-        device,
-        out,
-        loras=loras or (),
-        vram=vram,
-        preset=preset,
-        threads=threads,
-    )
+        config, settings or (), prior, seed, device, out, loras or (), vram, preset, threads,
+        images or (), elevation, fovy, depth, normal,
+    )  # fmt: skip
     if seeds is not None:
         from maquette.common.many.seeds import run_seeds
 
-        run_seeds(prompt, choices, seeds, clip)
+        run_seeds(prompt or "", choices, seeds, clip)
         return
-    _all_stages(begin(prompt, choices))
+    _all_stages(begin(prompt or "", choices))
 
 
 @app.command(epilog=ALL_WORDS)
 @watched
 def coarse(
-    prompt: Prompt,
+    prompt: Prompt = None,
+    images: Images = None,
+    elevation: Elevation = None,
+    fovy: Fovy = None,
+    depth: DepthMap = None,
+    normal: NormalMap = None,
     config: ConfigFile = None,
     settings: Settings = None,
     prior: PriorName = None,
@@ -193,18 +217,10 @@ def coarse(
 
     settle(threads)
     choices = Choices(
-        config,
-        settings or (),
-        prior,
-        seed,
-        device,
-        out,
-        loras=loras or (),
-        vram=vram,
-        preset=preset,
-        threads=threads,
-    )
-    opened = begin(prompt, choices)
+        config, settings or (), prior, seed, device, out, loras or (), vram, preset, threads,
+        images or (), elevation, fovy, depth, normal,
+    )  # fmt: skip
+    opened = begin(prompt or "", choices)
     from maquette.coarse.train import run_coarse  # what the command got wrong is told before
 
     announce(opened, (COARSE,), exported=False)
@@ -287,6 +303,42 @@ def resume(
     opened = lengthened(open_run(run_folder), {"coarse": coarse_steps, "fine": fine_steps})
     settle(threads or opened.threads)
     _all_stages(opened, redo or coarse_steps is not None)
+
+
+@app.command("invert")
+def invert_picture(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture of one object.")],
+    prior: Annotated[
+        str, typer.Option("--prior", metavar="NAME", help="The text model that learns the word.")
+    ] = "sd15",
+    word: Annotated[
+        str, typer.Option("--word", metavar="WORD", help="What the word is written as.")
+    ] = "<toy>",
+    begin: Annotated[
+        str, typer.Option("--begin", metavar="WORD", help="A known word to start from.")
+    ] = "toy",
+    steps: Annotated[int, typer.Option("--steps", metavar="N", help="Steps of training.")] = 3000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of all draws.")] = 0,
+    device: Device = None,
+    threads: Threads = None,
+    out: Annotated[
+        str, typer.Option("--out", metavar="FILE", help="Where the word is written.")
+    ] = "learned.safetensors",
+) -> None:
+    """Teach a text model a word for a picture's object (textual inversion)."""
+    settle(threads)
+    from maquette.common.config.priors import PriorConfig
+    from maquette.common.guidance.invert import Inversion, invert
+    from maquette.common.runs.progress import result, stage_progress
+
+    how = Inversion(word=word, begin=begin, steps=steps, seed=seed)
+    with stage_progress("invert", steps) as meter:
+
+        def tell(step: int, loss: float) -> None:
+            meter.update(step, {"loss": loss})
+
+        place = invert(image, PriorConfig(name=prior), out, how, device or "auto", tell)
+    result(place)
 
 
 @app.command()

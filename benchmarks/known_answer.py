@@ -4,6 +4,7 @@
     python benchmarks/known_answer.py --prior blind         # the learned one, not told the camera
     python benchmarks/known_answer.py --prior exact         # the exact one
     python benchmarks/known_answer.py --image               # what the prior makes of a picture
+    python benchmarks/known_answer.py --image --mesh        # what a run makes of one
 
 One caption of every category, eight of them in a colour or pattern that the learned prior was never
 shown (marked *). Runs each with the default configuration, scores the mesh after the hand-off and
@@ -25,6 +26,7 @@ import torch
 from continuation import continued, sheet
 from continuation import report as report_continued
 from kept import begun, failing_in_one_line, kept
+from pictured import pictured
 from results import table, write_section
 
 from maquette.coarse.train import run_coarse
@@ -99,7 +101,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/known-answer"))
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--image", action="store_true", help="the prior alone, shown a picture")
+    parser.add_argument("--mesh", action="store_true", help="with --image: whole runs")
+    parser.add_argument("--tilt", help="with --mesh: degrees the elevation is told wrong, or auto")
     options = parser.parse_args()
+    if options.image and options.mesh:
+        pictured(pictured_captions()[: options.limit], options)
+        return
     if options.image:
         continue_pictures(options)
         return
@@ -117,9 +124,7 @@ def main() -> None:
 
 def continue_pictures(options: argparse.Namespace) -> None:
     """What the prior alone makes of pictures of toys: a table, and a sheet in docs/images/."""
-    hidden = [caption for caption in CAPTIONS if is_held_out(parse(caption))]
-    seen = [caption for caption in CAPTIONS if caption not in hidden]
-    captions = [*hidden[:PICTURES], *seen[:PICTURES]]
+    captions = pictured_captions()
     embedded = options.prior == "toybox"
     with failing_in_one_line(options.prior):
         prior = load(PriorConfig(name="toybox-pixel" if embedded else options.prior))
@@ -131,6 +136,13 @@ def continue_pictures(options: argparse.Namespace) -> None:
     if embedded:
         sheet(found, Path("docs/images/prior-pictures.png"))
         write_section("known_answer.py --image", body)
+
+
+def pictured_captions() -> list[str]:
+    """The captions of the toys that are shown, those never shown in training first."""
+    hidden = [caption for caption in CAPTIONS if is_held_out(parse(caption))]
+    seen = [caption for caption in CAPTIONS if caption not in hidden]
+    return [*hidden[:PICTURES], *seen[:PICTURES]]
 
 
 def folder_of(caption: str, options: argparse.Namespace) -> Path:

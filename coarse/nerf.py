@@ -14,7 +14,7 @@ from ..common.runs.loop import Learner
 from ..common.scene.cameras import Cameras, orbit, sphere_views
 from ..common.scene.images import to_uint8
 from ..common.scene.shading import Lights
-from ..common.scene.views import studio_lights
+from ..common.scene.views import picture_lights, studio_lights
 from ..common.schedules import step_schedule
 from ..common.watch.looks import Look
 from .background import Background
@@ -66,8 +66,31 @@ class Nerf:
             training=True,
             normals=step_schedule(self.config.losses.orientation, step) != 0.0,
         )
-        views = Views(rendered.image, cameras, rendered.behind, lambda: rendered.opacity)
+
+        def look(from_where: Cameras, resolution: int) -> Views:
+            lamps = picture_lights(self.config.light, from_where, step)
+            return self.views(from_where, lamps, resolution)
+
+        views = Views(rendered.image, cameras, rendered.behind, lambda: rendered.opacity, look=look)
         return views, self.regularize(rendered, step)
+
+    def views(self, cameras: Cameras, lights: Lights, resolution: int) -> Views:
+        """Views that tell their geometry, without losses of their own."""
+        rendered = render_views(
+            self.field,
+            self.background,
+            self.occupancy,
+            cameras,
+            lights,
+            resolution,
+            training=True,
+        )
+
+        def geometry() -> tuple[Tensor, Tensor]:
+            return surface_geometry(rendered, cameras)
+
+        opacity = rendered.opacity
+        return Views(rendered.image, cameras, rendered.behind, lambda: opacity, geometry=geometry)
 
     def regularize(self, rendered: Rendered, step: int) -> Tensor:
         """The weighted sum of the losses beside what judges say."""
@@ -148,6 +171,24 @@ class Nerf:
         return render_views(
             self.field, white, self.occupancy, cameras, lights, resolution, training=False
         )
+
+
+def surface_geometry(rendered: Rendered, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """How far along the camera's axis the expected surface lies, and its normals in the world.
+
+    `[B, H, W]` and `[B, H, W, 3]`, differentiable: a pixel's normal is across the surface through
+    its neighbours, so that it says the same of the shape as the depth does. A ray that meets
+    nothing gives some value.
+    """
+    height, width = rendered.opacity.shape[1:]
+    origins, directions = cameras.rays(height, width)
+    along = rendered.depth / rendered.opacity.clamp_min(1e-3)
+    points = origins + along[..., None] * directions
+    axis = -F.normalize(cameras.position, dim=-1)[:, None, None]
+    depth = ((points - origins) * axis).sum(dim=-1)
+    right = F.pad(points[:, :, 2:] - points[:, :, :-2], (0, 0, 1, 1))
+    down = F.pad(points[:, 2:] - points[:, :-2], (0, 0, 0, 0, 1, 1))
+    return depth, F.normalize(torch.linalg.cross(down, right), dim=-1)
 
 
 @torch.no_grad()

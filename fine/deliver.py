@@ -58,7 +58,7 @@ def run_export(run: Run, faces: int | None = None, texture_size: int | None = No
             model.mesh(),
             model.albedo,
             run.export,
-            slug(run.config.fine_prompt),
+            slug(run.config.title),
             faces=config.faces,
             texture_size=config.texture_size,
             unwrap_limit_s=config.unwrap_limit,

@@ -131,5 +131,12 @@ def render_surface(
         mask = scatter_image(covered, raster, background[:1] * 0.0)
         return antialias(mask, raster, opposite)[..., 0]
 
+    def geometry() -> tuple[Tensor, Tensor]:
+        axis = -F.normalize(cameras.position, dim=-1)[raster.view]
+        depth = ((points - cameras.position[raster.view]) * axis).sum(dim=-1, keepdim=True)
+        told = torch.cat([depth, normals], dim=-1)
+        shown = scatter_image(told, raster, told.new_zeros(4))
+        return shown[..., 0], shown[..., 1:]
+
     seen = surface_image(points, normals, raster) if painting else None
-    return Views(image, cameras, background, coverage, seen)
+    return Views(image, cameras, background, coverage, seen, geometry)

@@ -15,6 +15,7 @@ from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
 from ..common.errors import UserError
 from ..common.files import write_whole
+from ..common.guidance.judges import Views
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import (
     DamagedCheckpointError,
@@ -38,7 +39,7 @@ from ..common.runs.progress import say
 from ..common.runs.stage import FINE
 from ..common.scene.cameras import Cameras, orbit, sphere_views
 from ..common.scene.images import save_strip
-from ..common.scene.views import sample_views, studio_lights
+from ..common.scene.views import picture_lights, sample_views, studio_lights
 from ..common.schedules import step_schedule
 from ..common.watch.ends import picture_end
 from ..common.watch.growth import watching_growth
@@ -85,7 +86,8 @@ def run_fine(run: Run, redo: bool = False) -> None:
             views = render_surface(
                 surface, model.texture, cameras, lights, config.resolution, background, painting
             )
-            judged = judges(views, index)
+            look = functools.partial(look_at, surface, model, config, background, index)
+            judged = judges(dataclasses.replace(views, look=look), index)
             loss = judged.loss
             if not painting:
                 loss = loss + regularizers(surface, model.sdf.value, config, index)
@@ -101,6 +103,20 @@ def run_fine(run: Run, redo: bool = False) -> None:
     picture_end(run.fine, subject, 256)
     save_strip(preview(model, config), run.fine / PREVIEW)
     finish(run.fine, origin, PREVIEW)
+
+
+def look_at(
+    surface: Isosurface,
+    model: FineModel,
+    config: FineConfig,
+    background: Tensor,
+    step: int,
+    cameras: Cameras,
+    resolution: int,
+) -> Views:
+    """Views of a surface from anywhere, lit as a picture of it is compared at a step."""
+    lamps = picture_lights(config.light, cameras, step)
+    return render_surface(surface, model.texture, cameras, lamps, resolution, background)
 
 
 def hand_off(run: Run, result: CoarseResult) -> None:

@@ -14,8 +14,12 @@ class JudgeWeights(Part):
 
     prior: Schedule = 1.0
     """The diffusion prior, through its distillation loss."""
+    image_prior: Schedule = 0.0
+    """A second prior, told the picture alone (Magic123)."""
     clip: Schedule = 0.0
     """CLIP (Dream Fields)."""
+    reference: Schedule = 1.0
+    """The picture, through its own view (`ReferenceConfig`); only where there is one."""
 
 
 class ClipConfig(Part):

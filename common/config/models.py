@@ -6,6 +6,7 @@ re-implementations. A config never changes. Nothing heavy is imported here.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -14,6 +15,7 @@ from ..losses import SDS, AnyLoss
 from ..options import Color, Count, Decay, Fraction, FullText, Part, Positive, Schedule, Text
 from .backends import BackendsConfig
 from .fields import HashGridConfig
+from .image import ImageConfig, ReferenceConfig
 from .judges import ClipConfig, JudgeWeights
 from .priors import PriorConfig
 from .prompts import PromptConfig
@@ -83,8 +85,14 @@ class StageConfig(Part):
     text: PromptConfig = PromptConfig()
     distillation: AnyLoss = SDS()
     """How the prior's opinion becomes a gradient (`docs/losses.md`)."""
+    image_prior: PriorConfig = PriorConfig(name="zero123-xl")
+    """A second prior that is told the picture alone, beside one that reads the prompt; it judges
+    where `judges.image_prior` gives it a weight."""
+    image_distillation: AnyLoss = SDS(guidance_scale=5.0)
+    """How its opinion becomes a gradient."""
     judges: JudgeWeights = JudgeWeights()
     clip: ClipConfig = ClipConfig()
+    reference: ReferenceConfig = ReferenceConfig()
     steps: Steps
     views: Annotated[int, Field(ge=1, le=1024)] = 32
     """Views a step."""
@@ -181,6 +189,9 @@ class RunConfig(Part):
     """Everything that decides what a run does."""
 
     prompt: Text
+    """What to make; may be empty where there is an image."""
+    image: ImageConfig | None = None
+    """A picture of what to make (`docs/image.md`)."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
     coarse: CoarseConfig = CoarseConfig()
@@ -193,6 +204,11 @@ class RunConfig(Part):
     def fine_prompt(self) -> str:
         """The prompt the fine stage follows."""
         return self.fine.prompt or self.prompt
+
+    @property
+    def title(self) -> str:
+        """What to call the result: the prompt, or else the picture's file."""
+        return self.fine_prompt or (PurePath(self.image.path).stem if self.image else "")
 
     @model_validator(mode="after")
     def _texture_fits(self) -> RunConfig:

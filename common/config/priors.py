@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ..options import FullText, Part, Texts
+from ..options import Count, FullText, Part, Texts
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Offload = Literal["none", "model", "group"]
@@ -49,8 +49,14 @@ class PriorConfig(Part):
     """`toybox`, `exact`, an alias such as `sd15`, a hub id "owner/name", or a diffusers folder."""
     instances: Annotated[int, Field(ge=1, le=4096)] = 1
     """How many instances of the caption the exact prior knows; one makes the answer unique."""
+    instance: Annotated[int, Field(ge=0)] = 0
+    """Which one is the first; 0 has the canonical proportions."""
     tell_camera: bool = True
     """Whether a prior that can be told the camera is told it."""
+    tell_image: bool = True
+    """Whether a prior that can be told a picture of the object is told it."""
+    pose: Literal["auto", "zero123", "stable"] = "auto"
+    """How a Zero-1-to-3 is told where a view lies; `auto` goes by "stable" in the model's name."""
     revision: str | None = None
     """Branch, tag or commit on the hub; the commit that is found is kept for the whole run."""
     variant: str | None = None
@@ -79,5 +85,8 @@ class PriorConfig(Part):
     vae_tiling: bool = False
     checkpoint_vae: bool = False
     """Recompute the VAE's activations in the backward pass instead of keeping them."""
+    rows_at_once: Count | None = None
+    """Most rows (views times conditions) that the denoiser takes in one call; null is all of them,
+    and half as many whenever the card's memory runs out."""
     compile: bool = False
     """Run the denoiser through torch.compile."""

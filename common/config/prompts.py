@@ -49,6 +49,8 @@ class PromptConfig(Part):
 
     negative: str = ""
     """The negative prompt; empty is none."""
+    suffix: str = ""
+    """What every view's text ends with, such as ", 3d asset" for MVDream."""
     view_dependent: bool | None = None
     """Whether the text names the view; null does so for priors that aren't told the camera."""
     front_angle: Angle = 45.0

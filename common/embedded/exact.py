@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -33,6 +34,17 @@ _ANYTHING = 8  # captions that stand for the empty prompt
 KEPT = 32  # views that are kept
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a picture shows: a toy's caption, and by how much the toy is turned in the world.
+
+    turn: what to add to a camera's azimuth for where it stands around the toy, radians.
+    """
+
+    caption: str
+    turn: float
+
+
 class ExactPrior(Prior):
     """The toybox's true views as a diffusion model, in pixels at 64 px or in latents at 512 px."""
 
@@ -43,7 +55,15 @@ class ExactPrior(Prior):
         space: Literal["pixel", "latent"],
         instances: int = 1,
         device: torch.device | str = "cpu",
+        first: int = 0,
+        shown: Shown | None = None,
     ) -> None:
+        """instances: how many of a caption it knows, from number `first` on.
+
+        shown: what a picture shows, which the empty prompt then stands for; the world is turned so
+        that the picture's camera looks from where the run has it.
+        """
+        self.first, self.shown = first, shown
         self.space = space
         self.resolution = EXACT_RESOLUTIONS[space]
         self.instances = instances
@@ -88,11 +108,14 @@ class ExactPrior(Prior):
         angles = torch.stack(
             [cameras.azimuth, cameras.elevation, cameras.distance, cameras.fovy], dim=-1
         )
+        prompt = self.shown.caption if self.shown and not prompt else prompt
         keys = [(prompt, *row) for row in angles.tolist()]
         found = {key: self._views[key] for key in keys if key in self._views}
         missing = {key: number for number, key in enumerate(keys) if key not in found}
         if missing:
             here = cameras[torch.tensor(list(missing.values()))].to(self.device)
+            turn = 0.0 if self.shown is None else self.shown.turn
+            here = replace(here, azimuth=here.azimuth + turn) if turn else here
             toys = self._toys(prompt)
             views = torch.stack([photograph(toy, here, self.resolution) for toy in toys], dim=1)
             found |= {key: self.encode_image(v) for key, v in zip(missing, views, strict=True)}
@@ -102,7 +125,8 @@ class ExactPrior(Prior):
 
     def _toys(self, prompt: str) -> list[ToyObject]:
         if prompt:
-            return [_toy(parse(prompt).text, i, str(self.device)) for i in range(self.instances)]
+            numbers = range(self.first, self.first + self.instances)
+            return [_toy(parse(prompt).text, i, str(self.device)) for i in numbers]
         pairs = zip(CATEGORIES[:: len(CATEGORIES) // _ANYTHING], sorted(COLORS), strict=False)
         some = [Caption(category, color) for category, color in pairs]
         return [_toy(caption.text, 0, str(self.device)) for caption in some[:_ANYTHING]]

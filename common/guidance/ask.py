@@ -130,6 +130,20 @@ class Ask:
         for condition in conditions:
             if len(condition) != batch:
                 raise ValueError(f"rows: expected {batch} of each condition, got {len(condition)}")
-        stacked = x_t.repeat(count, *(1,) * (x_t.ndim - 1))
-        eps = self.prior.predict_noise(stacked, t.repeat(count), Condition.cat(conditions))
-        return list(eps.chunk(count))
+        found: list[Tensor | None] = [None] * count
+        for members in _told_alike(conditions):
+            stacked = x_t.repeat(len(members), *(1,) * (x_t.ndim - 1))
+            together = Condition.cat([conditions[i] for i in members])
+            eps = self.prior.predict_noise(stacked, t.repeat(len(members)), together)
+            for i, part in zip(members, eps.chunk(len(members)), strict=True):
+                found[i] = part
+        return [part for part in found if part is not None]
+
+
+def _told_alike(conditions: list[Condition]) -> list[list[int]]:
+    """Which conditions tell the same things, a picture say, and so go into one call."""
+    groups: dict[tuple[bool, ...], list[int]] = {}
+    for index, c in enumerate(conditions):
+        told = (c.cameras is not None, c.reference is not None, c.surface is not None)
+        groups.setdefault(told, []).append(index)
+    return list(groups.values())

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..config.models import RunConfig
 from ..config.priors import PriorConfig, Space, parse_lora
@@ -23,6 +24,8 @@ from ..options import Schedule, values_of
 from ..priors.headers import check_inversion, check_lora
 from ..priors.location import (
     ALIASES,
+    Family,
+    Location,
     family_of,
     hub_errors,
     missing_libraries,
@@ -32,11 +35,80 @@ from ..runs.stage import STAGES, AnyStageConfig, Stage
 from ..toybox.grammar import parse
 from .texts import all_texts
 
+FILL = 200 / 256
+"""Zero-1-to-3's: the object's longer side takes 200 of 256 pixels."""
+FILL_OF_TOYS = 0.73
+"""The mean of that share over toys of all categories, seen as the embedded prior's pictures are."""
 
-def judges_of(config: AnyStageConfig) -> dict[str, Schedule]:
-    """The names of a stage's judges and their weights, without those that have none throughout."""
+
+def judges_of(config: AnyStageConfig, pictured: bool = False) -> dict[str, Schedule]:
+    """The names of a stage's judges and their weights, without those that have none throughout.
+
+    pictured: whether there is a picture, without which none holds a view to it.
+    """
     weights: Mapping[str, Schedule] = dict(config.judges)
-    return {name: points for name, points in weights.items() if any(values_of(points))}
+    return {
+        name: points
+        for name, points in weights.items()
+        if any(values_of(points)) and (pictured or name != "reference")
+    }
+
+
+def told_the_picture(part: AnyStageConfig) -> AnyStageConfig:
+    """A stage's settings with its image prior and that one's loss in the place of the other's."""
+    change = {"prior": part.image_prior, "distillation": part.image_distillation}
+    return part.model_copy(update=change)
+
+
+def natural_fill(config: AnyStageConfig) -> float:
+    """Which share of its frame an object fills in the pictures that a stage's prior was trained on.
+
+    0 for the exact prior, which knows the toys at their own size. Raises UserError for a prior that
+    can't be found.
+    """
+    if "prior" not in judges_of(config):
+        return FILL
+    if config.prior.name == EXACT:
+        return 0.0
+    location = find(for_space(config.prior, "pixel"))
+    return FILL_OF_TOYS if knows_toybox(location) else FILL
+
+
+SUITED: Mapping[str, str] = {
+    EXACT: "exact",
+    **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
+    "sdxl": "sdxl",
+    **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
+    **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
+}
+"""The configuration that is made for a prior's name, where it can guide both stages."""
+FAMILY_SUITED: Mapping[Family, str] = {
+    "pixel": "magic3d-if-sd",
+    "sd": "magic3d-sd15",
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "flux": "flux",
+}
+"""The configuration that is made for models of a family."""
+
+
+def suited_to(coarse: PriorConfig, fine: PriorConfig) -> str | None:
+    """The shipped configuration that suits the stages' priors; None is the default one.
+
+    A pixel model in the coarse stage and a latent one in the fine stage are Magic3D's pair;
+    otherwise the coarse stage's model decides. Raises UserError for a model that isn't there.
+    """
+    prior = coarse if coarse.name not in (TOYBOX, *EMBEDDED) else fine
+    if prior.name in (TOYBOX, *EMBEDDED):
+        return None
+    if prior.name in SUITED:
+        return SUITED[prior.name]
+    location = find(prior)
+    return (
+        None
+        if knows_toybox(location)
+        else FAMILY_SUITED[family_of(location.index, location.source)]
+    )
 
 
 def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
@@ -46,7 +118,8 @@ def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
     """
     for stage in stages:
         part, prompt = stage.config(config), stage.prompt(config)
-        judges = judges_of(part)
+        pictured = config.image is not None
+        judges = judges_of(part, pictured)
         if not judges:
             raise UserError(
                 f"{stage.name}.judges: all weights are 0, so nothing would judge the views; give "
@@ -54,11 +127,28 @@ def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
             )
         if "prior" in judges:
             if part.prior.name == EXACT:
-                _check_exact(part, stage, prompt)
+                _check_exact(part, stage, prompt, pictured)
             else:
-                _check_real(part, stage, prompt, config.device)
+                _check_real(part, stage, prompt, config.device, pictured)
+        if "image_prior" in judges:
+            if not pictured:
+                raise UserError(
+                    f"{stage.name}.judges.image_prior needs a picture; give one: --image photo.png"
+                )
+            second = told_the_picture(part)
+            if second.prior.name == EXACT:
+                _check_exact(second, stage, "", pictured)
+            else:
+                _check_real(second, stage, "", config.device, pictured)
         if "clip" in judges:
+            if not prompt.strip():
+                raise UserError(
+                    f"{stage.name}.judges.clip compares views with a prompt; give one beside the "
+                    f"picture, or --set {stage.name}.judges.clip=0"
+                )
             _check_clip(part)
+        if config.image is not None and config.image.elevation == "auto":
+            _check_search(part, stage)
 
 
 def _check_clip(part: AnyStageConfig) -> None:
@@ -97,8 +187,25 @@ def _check_clip(part: AnyStageConfig) -> None:
         )
 
 
-def _check_exact(part: AnyStageConfig, stage: Stage, prompt: str) -> None:
-    for text in filter(None, all_texts(prompt, part.text, told=True)):
+def _check_search(part: AnyStageConfig, stage: Stage) -> None:
+    """Raise UserError for `elevation: auto` with priors that can't tell how high a camera was."""
+    if stage.name != "coarse":
+        return
+    if "prior" not in judges_of(part, pictured=True):
+        raise UserError("--elevation auto asks the coarse stage's prior, which has no weight here")
+    if part.prior.name == EXACT:
+        return
+    location = find(for_space(part.prior, stage.space))
+    kind = family_of(location.index, location.source)
+    if kind in ("zero123", "mvdream") or not _reads_camera(_unet_config(location)):
+        raise UserError(
+            f"--elevation auto: {part.prior.name} can't tell how high a picture's camera was; give "
+            "degrees (0 is level with the object, 90 straight above)"
+        )
+
+
+def _check_exact(part: AnyStageConfig, stage: Stage, prompt: str, pictured: bool) -> None:
+    for text in filter(None, all_texts(prompt, part.text, told=True, pictured=pictured)):
         with _other_priors(part.prior.name):
             parse(text)
     name, sees = stage.name, EXACT_RESOLUTIONS[stage.space]
@@ -119,8 +226,10 @@ def _check_exact(part: AnyStageConfig, stage: Stage, prompt: str) -> None:
             raise UserError(f"{what}; or choose a diffusion model with --prior")
 
 
-def _check_real(part: AnyStageConfig, stage: Stage, prompt: str, device: str) -> None:
-    texts = all_texts(prompt, part.text, told=False)
+def _check_real(
+    part: AnyStageConfig, stage: Stage, prompt: str, device: str, pictured: bool
+) -> None:
+    texts = all_texts(prompt, part.text, told=False, pictured=pictured)
     prior = for_space(part.prior, stage.space)
     for path, _ in map(parse_lora, prior.loras):
         check_lora(weights_file(path, "LoRA"))
@@ -134,11 +243,22 @@ def _check_real(part: AnyStageConfig, stage: Stage, prompt: str, device: str) ->
         for text in texts:
             with _other_priors(part.prior.name):
                 wording(text)
+    if family == "zero123":
+        _check_zero123(prior, stage, prompt, location.source, pictured)
+    if family == "mvdream" and not prior.tell_camera:
+        raise UserError(f"{stage.name}.prior.tell_camera: {location.source} must know the cameras")
+    told = pictured and prior.tell_image and takes_picture(location)
+    if not prompt.strip() and not told:
+        raise UserError(
+            f"{location.source} takes no picture, so it needs a prompt: add one (the picture's own "
+            f"view is held to it), choose a prior that takes pictures (docs/image.md), or none: "
+            f"--set {stage.name}.judges.prior=0"
+        )
     if prior.dtype == "float16":
         _check_half(device)
     if part.distillation.loss == "vsd":
         require_peft()
-    sees = part.prior.resolution or _native_resolution(location.folder)
+    sees = part.prior.resolution or _native_resolution(location)
     if stage.large and family == "pixel" and sees is not None:
         check_fits("pixel", sees, part.resolution, location.source)
 
@@ -164,15 +284,57 @@ def _check_half(device: str) -> None:
     choose_dtype(PriorConfig(dtype="float16"), "sd", pick_device(device))
 
 
-def _native_resolution(folder: Path | None) -> int | None:
-    """The image size in the U-Net's configuration, if there is a folder that says it."""
-    if folder is None:
-        return None
+def _check_zero123(
+    prior: PriorConfig, stage: Stage, prompt: str, source: str, pictured: bool
+) -> None:
+    """Raise UserError where a prior that is told a picture alone has none, or more than that."""
+    if not pictured or not prior.tell_image:
+        raise UserError(
+            f"{source} makes views of a picture and reads no prompt; give one: --image photo.png"
+        )
+    if prompt.strip():
+        raise UserError(
+            f"{source} reads no prompt beside the picture; leave {prompt!r} out, or let a text "
+            "prior judge beside it (--config magic123)"
+        )
+
+
+def takes_picture(location: Location) -> bool:
+    """Whether a model can be told a picture of the object."""
+    if family_of(location.index, location.source) == "zero123":
+        return True
+    from ..priors.camera_features import reads_reference
+
+    return reads_reference(_unet_config(location))
+
+
+def _reads_camera(config: Mapping[str, Any]) -> bool:
+    from ..priors.camera_features import reads_camera
+
+    return reads_camera(config)
+
+
+def _unet_config(location: Location) -> Mapping[str, Any]:
+    """The U-Net's configuration, if there is one; else nothing."""
+    folder = location.folder
+    if folder is None and location.commit is not None:
+        import huggingface_hub
+
+        with hub_errors(location.source, location.commit):
+            file = huggingface_hub.hf_hub_download(
+                location.source, "unet/config.json", revision=location.commit
+            )
+        folder = Path(file).parents[1]
     try:
-        found = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
+        found = json.loads(((folder or Path()) / "unet" / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
-        return None
-    size = found.get("sample_size")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _native_resolution(location: Location) -> int | None:
+    """The image size in the U-Net's configuration, if there is one that says it."""
+    size = _unet_config(location).get("sample_size")
     return size if isinstance(size, int) else None
 
 
@@ -210,7 +372,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
     A run is resumed from wherever the user then stands.
     """
-    parts = {}
+    parts: dict[str, Any] = {}
     for stage in STAGES:
         part = stage.config(config)
         prior, changes = part.prior, {}
@@ -218,10 +380,21 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         changes["textual_inversions"] = [_absolute(path) for path in prior.textual_inversions]
         if prior.name not in (EXACT, TOYBOX, *EMBEDDED, *ALIASES):
             changes["name"] = _absolute(prior.name)
+        second = part.image_prior
+        if second.name not in (EXACT, TOYBOX, *EMBEDDED, *ALIASES):
+            second = second.model_copy(update={"name": _absolute(second.name)})
         clip = part.clip.model_copy(update={"model": _absolute(part.clip.model)})
         parts[stage.name] = part.model_copy(
-            update={"prior": prior.model_copy(update=changes), "clip": clip}
+            update={
+                "prior": prior.model_copy(update=changes),
+                "image_prior": second,
+                "clip": clip,
+            }
         )
+    if config.image is not None:
+        named = {key: getattr(config.image, key) for key in ("path", "depth", "normal")}
+        places = {key: path and _absolute(path) for key, path in named.items()}
+        parts["image"] = config.image.model_copy(update=places)
     return config.model_copy(update=parts)
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
-from ..priors.base import Condition
+from ..priors.base import Condition, Reference
 from ..scene.cameras import Cameras
 from .prompts import ViewPrompts
 
@@ -88,4 +89,33 @@ class TextConditioner:
             negative=None if negative is None else Condition(negative, told),
             repelled=tuple(Condition(text, told) for text in repelled),
             weights=weights,
+        )
+
+
+@dataclass(frozen=True)
+class ImageConditioner:
+    """A picture of the object and where each view lies from it, and a prompt if there is one.
+
+    x, token: what the prior makes of the picture, `[1, C, h, w]` and `[1, D]`, see `Reference`.
+    camera: where it was taken from, one. Nobody knows where the front of what it shows is, so the
+    views' cameras are told relative to its own alone. What stands for nothing is told neither.
+    """
+
+    prompts: ViewPrompts
+    x: Tensor
+    camera: Cameras
+    token: Tensor | None = None
+
+    def rows(self, cameras: Cameras) -> Rows:
+        """The picture with the view's text, the empty one without it, the negative prompt."""
+        prompts, count = self.prompts, len(cameras)
+        index = torch.zeros(count, dtype=torch.long)
+        camera = self.camera[index.to(self.camera.azimuth.device)]
+        token = None if self.token is None else self.token.expand(count, -1)
+        shown = Reference(self.x.expand(count, -1, -1, -1), camera, cameras, token)
+        negative = prompts.negative_rows(cameras)
+        return Rows(
+            wanted=Condition(prompts.rows(cameras), None, shown),
+            empty=Condition(prompts.unconditional_rows(cameras)),
+            negative=None if negative is None else Condition(negative, None, shown),
         )

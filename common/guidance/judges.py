@@ -30,7 +30,10 @@ class Views:
     stop the view, `[3]` or `[B, H, W, 3]`. coverage: gives the opacity; it is asked once, and only
     if a judge wants to know. surface: what the views see of a surface that is being painted,
     `[B, H, W, 7]` (`rasterize.surface_image`); None while its shape is still at stake, or a prior
-    that is told it would take any shape for the right one.
+    that is told it would take any shape for the right one. geometry: gives how far away along the
+    camera's axis what is seen lies, `[B, H, W]`, and its normals in the world, `[B, H, W, 3]`, both
+    of some value where nothing is. look: renders the same scene, differentiably, from other cameras
+    at a resolution, as a picture of it is lit at this step.
     """
 
     image: Tensor
@@ -38,6 +41,8 @@ class Views:
     backdrop: Tensor
     coverage: Callable[[], Tensor]
     surface: Tensor | None = None
+    geometry: Callable[[], tuple[Tensor, Tensor]] | None = None
+    look: Callable[[Cameras, int], Views] | None = None
 
     @cached_property
     def opacity(self) -> Tensor:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..config.models import CoarseConfig
 from ..config.priors import PriorConfig, parse_lora
 from ..embedded.door import keeping, load, load_or_kept
 from ..embedded.names import EXACT, for_space, model_folder
@@ -27,17 +29,25 @@ from ..priors.base import Prior
 from ..priors.loading import choose_dtype, dtype_note
 from ..priors.pretrained import PretrainedPrior
 from ..runs.folder import Run
+from ..runs.picture import elevation_of, read_kept, write_elevation
+from ..runs.progress import say
 from ..runs.stage import AnyStageConfig, Stage
-from .choose import check_fits, check_perp_neg, judges_of
-from .conditions import TextConditioner
+from ..toybox.grammar import parse
+from .choose import check_fits, check_perp_neg, judges_of, told_the_picture
+from .conditions import Conditioner, ImageConditioner, TextConditioner
 from .critic import LoraCritic
+from .elevation import search_elevation
 from .judges import Judge, Panel
 from .prompts import ViewPrompts
 from .prompts_cache import KnownTexts, read_texts, stamp, text_path, write_texts
+from .reference import Portrait, ReferenceJudge, picture_camera
 from .score import ScoreDistillation
 from .texts import all_texts
 
-PIN = "prior.json"
+if TYPE_CHECKING:
+    from ..embedded.exact import ExactPrior
+
+PIN, IMAGE_PIN = "prior.json", "image_prior.json"
 
 # What the model layer logs reaches the user as a warning of the run; without a handler of ours
 # Python would print it a second time.
@@ -54,7 +64,7 @@ def prepare_judges(run: Run, stage: Stage, device: torch.device) -> Panel:
     judges: dict[str, Judge] = {}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(run.config.seed)
-        for name in (wanted := judges_of(config)):
+        for name in (wanted := judges_of(config, run.config.image is not None)):
             judges[name] = make_judge(name, run, stage, device)
     try:
         panel = Panel({name: (judge, wanted[name]) for name, judge in judges.items()})
@@ -72,45 +82,142 @@ def make_judge(name: str, run: Run, stage: Stage, device: torch.device) -> Judge
     """The judge of that name in `config.judges.JudgeWeights`."""
     match name:
         case "prior":
-            return _prior_judge(run, stage, device)
+            config, prompt = stage.config(run.config), stage.prompt(run.config)
+            return _prior_judge(run, stage, device, config, prompt, PIN)
+        case "image_prior":
+            config = told_the_picture(stage.config(run.config))
+            return _prior_judge(run, stage, device, config, "", IMAGE_PIN)
         case "clip":
             from .clip import ClipJudge
 
             config = stage.config(run.config)
             return ClipJudge.of_model(config.clip, stage.prompt(run.config), device)
+        case "reference":
+            config = stage.config(run.config)
+            return ReferenceJudge(portrait(run).to(device), config.reference, config.resolution)
         case _:
-            raise ValueError(f"name: expected prior or clip, got {name!r}")
+            raise ValueError(f"name: expected one of JudgeWeights, got {name!r}")
 
 
-def _prior_judge(run: Run, stage: Stage, device: torch.device) -> ScoreDistillation:
-    config, prompt = stage.config(run.config), stage.prompt(run.config)
+def portrait(run: Run) -> Portrait:
+    """The run's picture and its camera; an elevation that is still to be searched counts as 0.
+
+    How much of the world its frame shows, the coarse stage's cameras say, for both stages.
+    """
+    assert run.config.image is not None
+    elevation = elevation_of(run) or 0.0
+    camera = picture_camera(run.config.image, run.config.coarse.camera, elevation)
+    kept = read_kept(run)
+    return Portrait(kept.rgba, camera, kept.depth, kept.normal)
+
+
+def _prior_judge(
+    run: Run,
+    stage: Stage,
+    device: torch.device,
+    config: AnyStageConfig,
+    prompt: str,
+    pin: str,
+) -> ScoreDistillation:
+    """A prior of a stage as a judge.
+
+    config: the stage's settings, with the prior and the loss meant. prompt: empty for a picture
+    alone. pin: the file in the stage's folder that pins the prior's source.
+    """
+    pictured = run.config.image is not None
     if config.prior.name == EXACT:
-        from ..embedded.exact import ExactPrior
-
-        prior: Prior = ExactPrior(stage.space, config.prior.instances, device)
-        prompts, told = ViewPrompts.encode(prior, prompt, config.text, told=True), True
+        prior: Prior = _exact(run, stage, device, config, prompt)
+        prompts = ViewPrompts.encode(prior, prompt, config.text, told=True, pictured=pictured)
+        told = True
     else:
-        prior, prompts = _pretrained(run, stage, config, device)
+        prior, prompts = _pretrained(run, stage, config, device, prompt, pin)
         told = _told(config, prior.takes_camera)
-        _advise(run, stage, config, told)
+        _advise(run, stage, config, told or _shows(prior, config, pictured))
+        if pictured and elevation_of(run) is None:
+            write_elevation(run, _searched(run, stage, prior, prompts))
     check_perp_neg(config.text, told, stage)
     loss = config.distillation
-    conditioner = TextConditioner(prompts, told, config.text.perp_neg)
+    conditioner: Conditioner = TextConditioner(prompts, told, config.text.perp_neg)
+    if isinstance(prior, PretrainedPrior) and _shows(prior, config, pictured):
+        shown = portrait(run).to(prior.device)
+        x, token = prior.encode_reference(shown.white)
+        conditioner = ImageConditioner(prompts, x, shown.camera, token)
     critic = _critic(prior, loss) if isinstance(loss, VSD) else None
     return ScoreDistillation(prior, conditioner, loss, config.steps, critic)
 
 
+def _shows(prior: Prior, config: AnyStageConfig, pictured: bool) -> bool:
+    """Whether a prior is told the picture."""
+    return pictured and prior.takes_reference and config.prior.tell_image
+
+
+def _exact(
+    run: Run, stage: Stage, device: torch.device, config: AnyStageConfig, prompt: str
+) -> ExactPrior:
+    """The exact prior of a stage; with a picture, of the toy that the picture shows."""
+    from ..embedded.exact import ExactPrior, Shown
+    from ..embedded.identify import identify
+
+    options, shown = config.prior, None
+    if run.config.image is not None:
+        picture, known = portrait(run), elevation_of(run)
+        match = identify(
+            picture.rgba,
+            picture.camera,
+            None if known is None else math.radians(known),
+            parse(prompt) if prompt else None,
+            options.instance,
+        )
+        if known is None:
+            write_elevation(run, math.degrees(match.elevation))
+        run.event(
+            "toy found",
+            stage=stage.name,
+            caption=match.caption.text,
+            azimuth=round(math.degrees(match.azimuth), 2),
+            psnr=round(match.psnr, 2),
+        )
+        turn = match.azimuth - float(picture.camera.azimuth)
+        shown = Shown(match.caption.text, turn)
+    return ExactPrior(stage.space, options.instances, device, options.instance, shown)
+
+
+def _searched(run: Run, stage: Stage, prior: Prior, prompts: ViewPrompts) -> float:
+    """How high the picture's camera stood, degrees, as a prior has it that is told cameras."""
+    config = stage.config(run.config)
+    shown = portrait(run)
+    color = (0.5, 0.5, 0.5)
+    if isinstance(config, CoarseConfig) and config.background.kind == "solid":
+        color = config.background.color
+    found = search_elevation(
+        prior,
+        shown.before(torch.tensor(color)),
+        prompts.views.select([0]),
+        shown.camera,
+        run.config.seed,
+    )
+    say(f"the picture's camera stood {found:.0f} degrees above the horizon, by the prior's guess")
+    return found
+
+
 def _pretrained(
-    run: Run, stage: Stage, config: AnyStageConfig, device: torch.device
+    run: Run,
+    stage: Stage,
+    config: AnyStageConfig,
+    device: torch.device,
+    prompt: str,
+    file: str,
 ) -> tuple[PretrainedPrior, ViewPrompts]:
     """A real model and its texts; with the texts kept from before, without its text encoders."""
     folder, began = stage.folder(run), time.monotonic()
-    prompt, text = stage.prompt(run.config), config.text
-    options, pin = for_space(config.prior, stage.space), read_pin(folder)
+    text = config.text
+    pictured = run.config.image is not None
+    options, pin = for_space(config.prior, stage.space), read_pin(folder, file)
     known = None
     if pin is not None:
         options = options.model_copy(update={"name": pin["source"], "revision": pin["revision"]})
-        texts = _texts(prompt, config, pin["takes_camera"])
+        shows = pictured and pin.get("takes_reference", False) and config.prior.tell_image
+        texts = _texts(prompt, config, pin["takes_camera"], shows)
         known = read_texts(text_path(folder, _identity(options, pin, device), texts), texts)
     parts_in_encoders = bool(options.loras or options.textual_inversions)
     # VSD trains within the prior's own network, which no other run may then go on with.
@@ -119,12 +226,13 @@ def _pretrained(
     prior = loading(options, device, text=known is None or parts_in_encoders)
     if stage.large:
         check_fits(prior.space, prior.resolution, config.resolution, prior.source)
-    pin = _write_pin(folder, prior)
+    pin = _write_pin(folder, prior, file)
     if note := dtype_note(options, pin["family"], device):
         run.warn(note)
     seconds = round(time.monotonic() - began, 2)
     run.event("prior loaded", stage=stage.name, **pin, dtype=str(prior.dtype), seconds=seconds)
-    texts = _texts(prompt, config, prior.takes_camera)
+    shows = _shows(prior, config, pictured)
+    texts = _texts(prompt, config, prior.takes_camera, shows)
     if known is None:
         known = prior.encode_text(texts)
         write_texts(text_path(folder, _identity(options, pin, device), texts), known)
@@ -134,14 +242,14 @@ def _pretrained(
     if own or not keeping():
         prior.free_text_encoder()
     known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})
-    told = _told(config, prior.takes_camera)
-    return prior, ViewPrompts.encode(KnownTexts(known), prompt, text, told)
+    told = shows or _told(config, prior.takes_camera)
+    return prior, ViewPrompts.encode(KnownTexts(known), prompt, text, told, shows)
 
 
-def _texts(prompt: str, config: AnyStageConfig, takes_camera: bool) -> list[str]:
-    """Every distinct text of a stage, in a fixed order."""
-    told = _told(config, takes_camera)
-    return list(dict.fromkeys(all_texts(prompt, config.text, told)))
+def _texts(prompt: str, config: AnyStageConfig, takes_camera: bool, shows: bool) -> list[str]:
+    """Every distinct text of a stage, in a fixed order; shows: whether it is told a picture."""
+    told = shows or _told(config, takes_camera)
+    return list(dict.fromkeys(all_texts(prompt, config.text, told, shows)))
 
 
 def _told(config: AnyStageConfig, takes_camera: bool) -> bool:
@@ -149,27 +257,28 @@ def _told(config: AnyStageConfig, takes_camera: bool) -> bool:
     return takes_camera and config.prior.tell_camera
 
 
-def read_pin(folder: Path) -> dict[str, Any] | None:
+def read_pin(folder: Path, name: str = PIN) -> dict[str, Any] | None:
     """What a stage's folder says of its model; None if it hasn't been loaded yet."""
     try:
-        return json.loads((folder / PIN).read_text("utf-8"))
+        return json.loads((folder / name).read_text("utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{folder / PIN} is damaged; delete it, it is made again") from None
+        raise UserError(f"{folder / name} is damaged; delete it, it is made again") from None
 
 
-def _write_pin(folder: Path, prior: PretrainedPrior) -> dict[str, Any]:
+def _write_pin(folder: Path, prior: PretrainedPrior, name: str) -> dict[str, Any]:
     pin = {
         "source": prior.source,
         "revision": prior.revision,
         "family": prior.family,
         "resolution": prior.resolution,
         "takes_camera": prior.takes_camera,
+        "takes_reference": prior.takes_reference,
     }
-    if read_pin(folder) != pin:
+    if read_pin(folder, name) != pin:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / PIN, json.dumps(pin, indent=2) + "\n")
+        write_whole(folder / name, json.dumps(pin, indent=2) + "\n")
     return pin
 
 

@@ -45,16 +45,21 @@ class ViewPrompts:
 
     @staticmethod
     def encode(
-        prior: TextEncoder, prompt: str, config: PromptConfig | None = None, told: bool = False
+        prior: TextEncoder,
+        prompt: str,
+        config: PromptConfig | None = None,
+        told: bool = False,
+        pictured: bool = False,
     ) -> ViewPrompts:
         """Encode all texts in one call of `prior.encode_text`, each distinct one once.
 
         told: whether the prior is told the camera itself, so that its texts name no view.
+        pictured: whether it is told a picture, so that the prompt may be empty.
 
         Raises UserError as `view_texts` does, and whatever the prior raises about a text.
         """
         config = config or PromptConfig()
-        texts = all_texts(prompt, config, told)
+        texts = all_texts(prompt, config, told, pictured)
         distinct = list(dict.fromkeys(texts))
         embedding = prior.encode_text(distinct)
         rows = [distinct.index(text) for text in texts]

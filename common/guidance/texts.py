@@ -36,14 +36,21 @@ def view_texts(prompt: str, config: PromptConfig, told: bool = False) -> tuple[s
                 raise UserError(f"the prompt of the {view} view is empty; fill it or leave it out")
         else:
             text = _view_text(prompt.strip(), view, config, told)
-        texts.append(text)
+        texts.append(text + config.suffix)
     return tuple(texts)
 
 
-def all_texts(prompt: str, config: PromptConfig, told: bool = False) -> tuple[str, ...]:
-    """Every text a prompt needs: the four of `view_texts`, the empty one, the negative if any."""
+def all_texts(
+    prompt: str, config: PromptConfig, told: bool = False, pictured: bool = False
+) -> tuple[str, ...]:
+    """Every text a prompt needs: the four of `view_texts`, the empty one, the negative if any.
+
+    pictured: whether a picture may stand in for the prompt; without one its four texts are empty.
+    """
     negative = config.negative.strip()
-    return (*view_texts(prompt, config, told), "", *([negative] if negative else []))
+    silent = pictured and not prompt.strip()
+    views = ("",) * len(VIEWS) if silent else view_texts(prompt, config, told)
+    return (*views, "", *([negative] if negative else []))
 
 
 def _view_text(prompt: str, view: View, config: PromptConfig, told: bool) -> str:

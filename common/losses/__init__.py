@@ -11,14 +11,16 @@ from .csd import CSD
 from .hifa import HiFA
 from .ism import ISM
 from .nfsd import NFSD
+from .recon import Reconstruction
 from .sdi import SDI
 from .sds import SDS
 from .sjc import SJC
 from .vsd import VSD, CriticConfig
 
-LossName = Literal["sds", "sjc", "vsd", "nfsd", "csd", "ism", "sdi", "hifa"]
+LossName = Literal["sds", "sjc", "vsd", "nfsd", "csd", "ism", "sdi", "hifa", "recon"]
 LOSSES: dict[str, type[Distillation]] = {
-    kind.model_fields["loss"].default: kind for kind in (SDS, SJC, VSD, NFSD, CSD, ISM, SDI, HiFA)
+    kind.model_fields["loss"].default: kind
+    for kind in (SDS, SJC, VSD, NFSD, CSD, ISM, SDI, HiFA, Reconstruction)
 }
 assert tuple(LOSSES) == get_args(LossName)
 
@@ -31,7 +33,10 @@ def _named(values: Any) -> Any:
 
 
 AnyLoss = Annotated[
-    Annotated[SDS | SJC | VSD | NFSD | CSD | ISM | SDI | HiFA, Field(discriminator="loss")],
+    Annotated[
+        SDS | SJC | VSD | NFSD | CSD | ISM | SDI | HiFA | Reconstruction,
+        Field(discriminator="loss"),
+    ],
     BeforeValidator(_named),
 ]
 
@@ -50,6 +55,7 @@ __all__ = [
     "Gradient",
     "HiFA",
     "LossName",
+    "Reconstruction",
     "WeightKind",
     "weight",
 ]

@@ -49,8 +49,9 @@ def seed_jobs(prompt: str, choices: Choices, count: int, root: Path | None = Non
     """
     if count < 2:
         raise UserError(f"--seeds: expected 2 or more, got {count}; one seed is --seed N")
-    first = plan(prompt, choices).seed
-    place = root or Path(choices.out or Path("runs") / f"{slug(prompt)}-seeds")
+    config = plan(prompt, choices)
+    first = config.seed
+    place = root or Path(choices.out or Path("runs") / f"{slug(config.title)}-seeds")
     jobs = []
     for seed in range(first, first + count):
         folder = place / f"seed-{seed}"

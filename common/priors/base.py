@@ -58,25 +58,31 @@ class Reference:
 
     x: what the prior makes of each, clean, `[B, C, h, w]`; latents as the VAE has them, not scaled.
     cameras: where they were taken from. views: the judged views' cameras in the same frame, in
-    which the object may be turned any way about Z.
+    which the object may be turned any way about Z. token: what the prior's image encoder makes of
+    each, `[B, D]`, for priors that have one.
     """
 
     x: Tensor
     cameras: Cameras
     views: Cameras
+    token: Tensor | None = None
 
     def select(self, index: Tensor) -> Reference:
         """The chosen rows."""
         cameras, views = _rows(self.cameras, index), _rows(self.views, index)
-        return Reference(self.x[send(index, self.x.device)], cameras, views)
+        here = send(index, self.x.device)
+        token = None if self.token is None else self.token[here]
+        return Reference(self.x[here], cameras, views, token)
 
     @staticmethod
     def cat(parts: Sequence[Reference]) -> Reference:
-        """The rows of several references, one after the other."""
+        """The rows of several references of one prior, one after the other."""
+        tokens = [part.token for part in parts if part.token is not None]
         return Reference(
             torch.cat([part.x for part in parts]),
             Cameras.cat([part.cameras for part in parts]),
             Cameras.cat([part.views for part in parts]),
+            torch.cat(tokens) if tokens else None,
         )
 
 

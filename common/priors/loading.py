@@ -31,6 +31,7 @@ from .location import (
     missing_libraries,
 )
 from .memory import card_bytes, choose_memory, stream_layers, weight_bytes
+from .parts import load_mvdream, load_zero123
 from .pretrained import LoadedPipeline, PretrainedPrior, quiet_libraries
 
 
@@ -66,15 +67,15 @@ def load_prior(
     mixed = special.mixed and options.dtype == "auto"
     dtype = torch.float32 if mixed else choose_dtype(options, family, device)
     pipeline, notes = _load_pipeline(options, location, family, dtype, text)
-    if text:
+    if text and family != "zero123":
         check_text_encoders(pipeline, family, location.source)
     words = add_textual_inversions(pipeline, options)
     notes += merge_loras(pipeline, options)
-    denoiser = pipeline.unet if family in ("pixel", "sd", "sdxl") else pipeline.transformer
+    denoiser = pipeline.transformer if family in ("sd3", "flux") else pipeline.unet
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False).eval()
-    options = _choose_offload(options, pipeline, denoiser, device)
+    options = choose_offload(options, pipeline, denoiser, device)
     autocast = mixed and computes_bf16(device)
     if autocast and device.type == "cpu":
         denoiser.to(memory_format=torch.channels_last)  # benchmarks/embedded.py
@@ -93,7 +94,7 @@ def load_prior(
         ),
     )
     prior.notes += notes
-    _save_memory(prior, options)
+    save_memory(prior, options)
     return prior
 
 
@@ -154,6 +155,12 @@ def _load_pipeline(
     options: PriorConfig, location: Location, family: Family, dtype: torch.dtype, text: bool
 ) -> tuple[Any, list[str]]:
     """The diffusers pipeline of a family, as a container, and what is to be told of its weights."""
+    if family == "zero123":
+        if options.loras or options.textual_inversions:
+            raise UserError(f"{location.source} reads no text: leave LoRAs and learned words out")
+        return load_zero123(options, location, dtype), []
+    if family == "mvdream":
+        return load_mvdream(options, location, dtype, text), []
     with missing_libraries(), quiet_libraries():
         container, arguments = _container(family)
     if options.drop_t5 and family != "sd3":
@@ -222,6 +229,8 @@ def _container(family: Family) -> tuple[Any, dict[str, Any]]:
             return diffusers.StableDiffusion3Pipeline, no_images
         case "flux":
             return diffusers.FluxPipeline, no_images
+        case "zero123" | "mvdream":
+            raise AssertionError(f"{family} is in no pipeline")
         case _ as unreachable:
             assert_never(unreachable)
 
@@ -230,7 +239,9 @@ def _adapt(family: Family, loaded: LoadedPipeline) -> PretrainedPrior:
     """The family's adapter around a loaded pipeline."""
     from .flow import FluxPrior, SD3Prior
     from .latent_unet import SDXLPrior, StableDiffusionPrior
+    from .mvdream import MVDreamPrior
     from .pixel_unet import PixelUNetPrior
+    from .zero123 import Zero123Prior
 
     match family:
         case "pixel":
@@ -243,11 +254,21 @@ def _adapt(family: Family, loaded: LoadedPipeline) -> PretrainedPrior:
             return SD3Prior(loaded)
         case "flux":
             return FluxPrior(loaded)
+        case "zero123":
+            return Zero123Prior(loaded, is_stable(loaded))
+        case "mvdream":
+            return MVDreamPrior(loaded)
         case _ as unreachable:
             assert_never(unreachable)
 
 
-def _choose_offload(
+def is_stable(loaded: LoadedPipeline) -> bool:
+    """Whether a Zero-1-to-3 is told poses as Stable Zero123 is; by its name, unless it is said."""
+    said = loaded.options.pose
+    return "stable" in loaded.source.lower() if said == "auto" else said == "stable"
+
+
+def choose_offload(
     options: PriorConfig, pipeline: Any, denoiser: torch.nn.Module, device: torch.device
 ) -> PriorConfig:
     """Memory options with the preset filled in; on the CPU there is nothing to offload to."""
@@ -260,7 +281,7 @@ def _choose_offload(
     )
 
 
-def _save_memory(prior: PretrainedPrior, options: PriorConfig) -> None:
+def save_memory(prior: PretrainedPrior, options: PriorConfig) -> None:
     """Switch on what the options ask of the loaded modules."""
     if prior.vae is not None:
         if options.vae_slicing:

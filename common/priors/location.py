@@ -19,7 +19,7 @@ from ..config.priors import PriorConfig
 from ..errors import UserError, nearest, shown
 from ..files import read_text
 
-Family = Literal["pixel", "sd", "sdxl", "sd3", "flux"]
+Family = Literal["pixel", "sd", "sdxl", "sd3", "flux", "zero123", "mvdream"]
 
 # Short names and where each model can be had: the publisher first, then mirrors, tried in order.
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -38,8 +38,17 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "sd35-large": ("stabilityai/stable-diffusion-3.5-large",),
     "flux-dev": ("black-forest-labs/FLUX.1-dev",),
     "flux-schnell": ("black-forest-labs/FLUX.1-schnell",),
+    "zero123": ("bennyguo/zero123-diffusers",),
+    "zero123-xl": ("bennyguo/zero123-xl-diffusers", "ashawkey/zero123-xl-diffusers"),
+    "stable-zero123": ("ashawkey/stable-zero123-diffusers",),
+    "mvdream": ("ashawkey/mvdream-sd2.1-diffusers",),
 }
-SUPPORTED = "DeepFloyd IF stage 1 and other pixel U-Nets, Stable Diffusion 1, 2, 3, SDXL, FLUX"
+PROJECTIONS = ("clip_camera_projection", "cc_projection")
+"""What Zero-1-to-3's own layer is called, by who converted the model."""
+SUPPORTED = (
+    "DeepFloyd IF stage 1 and other pixel U-Nets, Stable Diffusion 1, 2, 3, SDXL, FLUX, "
+    "Zero-1-to-3, MVDream"
+)
 INSTALL = "pip install diffusers transformers accelerate safetensors"
 
 # Components every text-to-image pipeline may carry and distillation has no use for.
@@ -110,7 +119,8 @@ def locate_folder(folder: Path, source: str | None = None) -> Location:
     if folder.is_file():
         raise UserError(
             f"{folder} is a file; a prior is a diffusers folder: convert single-file checkpoints"
-            " with diffusers' from_single_file(...).save_pretrained(FOLDER)"
+            " with diffusers' from_single_file(...).save_pretrained(FOLDER), and for Zero-1-to-3"
+            " take a converted one (--prior zero123-xl, or its copy on disk)"
         )
     index = folder / "model_index.json"
     if not index.is_file():
@@ -147,9 +157,10 @@ def family_of(index: Mapping[str, Any], source: str) -> Family:
     """Which adapter a pipeline takes, by the components its `model_index.json` lists.
 
     U-Nets: a `UNet2DConditionModel` with scheduler, tokenizer and text encoder is a pixel model;
-    with a VAE as well, Stable Diffusion; with a second text encoder, SDXL. Transformers go by
-    their class. A component too many (a movq, a control net) or one that is missing (the SDXL
-    refiner has no first text encoder) is another kind of model: raises `UserError`.
+    with a VAE as well, Stable Diffusion; with a second text encoder, SDXL; with a layer of its own
+    in place of any text, Zero-1-to-3. Transformers, and MVDream's U-Net, go by their class. A
+    component too many (a movq, a control net) or one that is missing (the SDXL refiner has no first
+    text encoder) is another kind of model: raises `UserError`.
     """
     parts = {
         name: value[1]
@@ -165,6 +176,10 @@ def family_of(index: Mapping[str, Any], source: str) -> Family:
             return "sd"
         if names == core | {"unet", "vae", "text_encoder_2", "tokenizer_2"}:
             return "sdxl"
+        if any(names == {"scheduler", "unet", "vae", own} for own in PROJECTIONS):
+            return "zero123"
+    if parts.get("unet") == "MultiViewUNetModel" and names == core | {"unet", "vae"}:
+        return "mvdream"
     two = core | {"vae", "transformer", "text_encoder_2", "tokenizer_2"}
     if parts.get("transformer") == "FluxTransformer2DModel" and names == two:
         return "flux"

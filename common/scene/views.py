@@ -7,6 +7,7 @@ views on every device and a resumed run draws what the uninterrupted one would h
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -99,6 +100,17 @@ def directions_in_cone(axis: Tensor, angle: float) -> Tensor:
     v = torch.linalg.cross(axis, u)
     around = turn.cos()[:, None] * u + turn.sin()[:, None] * v
     return cosine[:, None] * axis + sine[:, None] * around
+
+
+def picture_lights(config: LightConfig, cameras: Cameras, step: int) -> Lights:
+    """How a scene is lit at a step where it is compared with a picture; draws nothing.
+
+    Under a lamp in the camera it is, as the stage's views are once they are shaded; nothing is
+    known of a picture's lamp where the views' own is random, so there it is the albedo.
+    """
+    lights = headlights(cameras.position, sum(config.ambient) / 2)
+    shaded = config.kind == "camera" and config.shares[2] > 0.0 and step >= config.albedo_steps
+    return lights if shaded else replace(lights, mode=torch.full_like(lights.mode, ALBEDO))
 
 
 def studio_lights(cameras: Cameras, config: LightConfig) -> Lights:

@@ -55,6 +55,14 @@ def photograph(
     return _compose(toy, colors, raster, backdrop)
 
 
+def cutouts(toy: ToyObject, cameras: Cameras, resolution: int) -> Tensor:
+    """Lit views `[B, H, W, 4]` of a toy without a backdrop: straight colours, and alpha."""
+    black = photograph(toy, cameras, resolution, backdrop=(0.0, 0.0, 0.0))
+    white = photograph(toy, cameras, resolution, backdrop=WHITE)
+    alpha = (1.0 - (white - black).mean(dim=-1, keepdim=True)).clamp(0.0, 1.0)
+    return torch.cat([(black / alpha.clamp_min(1e-3)).clamp(0.0, 1.0), alpha], dim=-1)
+
+
 @torch.no_grad()
 def albedo_views(
     toy: ToyObject, cameras: Cameras, resolution: int, backdrop: Color

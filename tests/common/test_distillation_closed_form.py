@@ -611,12 +611,12 @@ def test_hifa_looks_at_pixels_where_something_decodes() -> None:
 PUBLISHED = {
     "sds": (101.0, "sigma2"), "sjc": (100.0, "one"), "vsd": (7.5, "sigma2"),
     "nfsd": (7.5, "sigma2"), "csd": (1.0, "sigma2"), "ism": (7.5, "signal"),
-    "sdi": (7.5, "signal"), "hifa": (100.0, "sigma2"),
+    "sdi": (7.5, "signal"), "hifa": (100.0, "sigma2"), "recon": (50.0, "one"),
 }  # fmt: skip
 
 
 def test_every_name_reaches_its_loss_with_its_published_choices() -> None:
-    assert get_args(LossName) == tuple(LOSSES) == GUIDED
+    assert get_args(LossName) == tuple(LOSSES) == (*GUIDED, "recon")
     critic = ExactGaussianCritic(SCHEDULE)
     critic.update(column(-1.0, 2.0))
     t, x, noise = torch.tensor([60, 140]), column(0.4, -0.9), column(0.5, -0.2)
@@ -630,6 +630,41 @@ def test_every_name_reaches_its_loss_with_its_published_choices() -> None:
         found.append(gradient)
     for i, one in enumerate(found):
         assert not any(torch.allclose(one, other) for other in found[i + 1 :])
+
+
+class FourTogether(GaussianPrior):
+    """A Gaussian prior that says that it denoises four views together."""
+
+    group = 4
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.5, 1.0])
+def test_reconstruction_by_hand(rescale: float) -> None:
+    """x - x0, x0 brought towards the unguided one's spread over each run of four views."""
+    mean = torch.tensor([0.2, -0.4, 1.0], dtype=torch.float64).reshape(3, 1, 1)
+    texts = {"": (0.0 * mean, V), "y": (mean, V)}
+    prior = FourTogether(texts, SCHEDULE)
+    wanted, empty = (Condition(prior.encode_text([name] * 8)) for name in ("y", ""))
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 1, 1, dtype=torch.float64)
+    noise, t = torch.randn_like(x), torch.full((8,), 90)
+    loss = LOSSES["recon"](guidance_scale=6.0, rescale=rescale)
+    ask = Ask(prior, Rows(wanted, empty), 6.0, "one")
+    found = loss.gradient(x, torch.zeros(8, 1, 1, 3), t, noise, ask).x
+    a, s, d = level(90)
+    x_t = a * x + s * noise
+    e_y, e_0 = (s * (x_t - a * m) / d for m in (mean, 0.0 * mean))
+    x0_y = (x_t - s * e_y) / a
+    x0 = (x_t - s * (e_0 + 6.0 * (e_y - e_0))) / a
+    for run in (slice(0, 4), slice(4, 8)):
+        factor = x0_y[run].flatten().std() / x0[run].flatten().std()
+        mixed = x0[run] * (rescale * factor + 1.0 - rescale)
+        torch.testing.assert_close(found[run], x[run] - mixed, rtol=1e-5, atol=1e-6)
+    if rescale == 0.0:  # SDS with w = sigma / alpha
+        plain = LOSSES["sds"](guidance_scale=6.0, weight="signal")
+        same = Ask(prior, Rows(wanted, empty), 6.0, "signal")
+        sds_gradient = plain.gradient(x, torch.zeros(8, 1, 1, 3), t, noise, same).x
+        torch.testing.assert_close(found, sds_gradient, rtol=1e-5, atol=1e-6)
 
 
 COMMON = ({"guidance_scale": 3.0}, {"weight": "alpha_sigma"})

@@ -8,6 +8,7 @@ checkpoints; only widths, depths and vocabularies are small. `build(family, fold
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +29,14 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import save_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -335,3 +339,140 @@ def _flux(guidance_embeds: bool = True, **schedule: Any) -> FluxPipeline:
 
 def _flux_schnell() -> FluxPipeline:
     return _flux(guidance_embeds=False, shift=1.0, use_dynamic_shifting=False)
+
+
+def build_zero123(folder: Path | str, own: str = "clip_camera_projection", seed: int = 0) -> Path:
+    """Save a small random Zero-1-to-3 in the layout of the public conversions.
+
+    own: the sub-folder of its one layer, whose keys go with it.
+    """
+    torch.manual_seed(seed)
+    folder = Path(folder)
+    vision = CLIPVisionConfig(
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=224,
+        patch_size=56,
+        projection_dim=24,
+    )
+    parts: dict[str, Any] = {
+        "vae": autoencoder(scaling_factor=0.18215),
+        "unet": unet(in_channels=8),
+        "image_encoder": CLIPVisionModelWithProjection(vision).eval(),
+        "scheduler": DDIMScheduler(**DIFFUSION, clip_sample=False, steps_offset=1),
+    }
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    key = "proj" if own == "clip_camera_projection" else "projection"
+    layer = torch.nn.Linear(24 + 4, TEXT_WIDTH)
+    (folder / own).mkdir()
+    weights = {f"{key}.{name}": value.detach() for name, value in layer.named_parameters()}
+    save_file(weights, folder / own / "diffusion_pytorch_model.safetensors")
+    index = {name: ["a library", type(part).__name__] for name, part in parts.items()}
+    index |= {own: ["zero123", "CLIPCameraProjection"], "feature_extractor": ["x", "Y"]}
+    text = json.dumps({"_class_name": "Zero123Pipeline", **index})
+    (folder / "model_index.json").write_text(text)
+    return folder
+
+
+MVDREAM_UNET = {
+    "image_size": RESOLUTION // 8, "in_channels": 4, "out_channels": 4, "model_channels": 32,
+    "attention_resolutions": [2, 1], "num_res_blocks": 1, "channel_mult": [1, 2],
+    "num_head_channels": 16, "transformer_depth": 1, "context_dim": TEXT_WIDTH, "camera_dim": 16,
+}  # fmt: skip
+
+
+def build_mvdream(folder: Path | str, seed: int = 0) -> Path:
+    """Save a small random MVDream: its U-Net under the original repository's names."""
+    torch.manual_seed(seed)
+    folder = Path(folder)
+    tokenizer = clip_tokenizer(pad_token="!")
+    parts: dict[str, Any] = {
+        "vae": autoencoder(scaling_factor=0.18215),
+        "text_encoder": clip_encoder(tokenizer),
+        "tokenizer": tokenizer,
+        "scheduler": DDIMScheduler(**DIFFUSION, clip_sample=False, steps_offset=1),
+    }
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    (folder / "unet").mkdir()
+    (folder / "unet" / "config.json").write_text(json.dumps(MVDREAM_UNET))
+    save_file(mvdream_weights(), folder / "unet" / "diffusion_pytorch_model.safetensors")
+    index = {name: ["a library", type(part).__name__] for name, part in parts.items()}
+    index["unet"] = ["mv_unet", "MultiViewUNetModel"]
+    text = json.dumps({"_class_name": "MVDreamPipeline", **index})
+    (folder / "model_index.json").write_text(text)
+    return folder
+
+
+def mvdream_weights() -> dict[str, torch.Tensor]:
+    """Random weights of `MVDREAM_UNET` by the names of the original U-Net, written out by hand.
+
+    Two levels of 32 and 64 channels, one residual block and one transformer a level.
+    """
+    weights: dict[str, torch.Tensor] = {}
+
+    def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> None:
+        weights[f"{name}.weight"] = torch.randn(outputs, inputs) / inputs**0.5
+        if bias:
+            weights[f"{name}.bias"] = 0.1 * torch.randn(outputs)
+
+    def conv(name: str, inputs: int, outputs: int, side: int = 3) -> None:
+        scale = (inputs * side * side) ** 0.5
+        weights[f"{name}.weight"] = torch.randn(outputs, inputs, side, side) / scale
+        weights[f"{name}.bias"] = 0.1 * torch.randn(outputs)
+
+    def norm(name: str, width: int) -> None:
+        weights[f"{name}.weight"] = 1.0 + 0.1 * torch.randn(width)
+        weights[f"{name}.bias"] = 0.1 * torch.randn(width)
+
+    def block(name: str, inputs: int, outputs: int) -> None:
+        norm(f"{name}.in_layers.0", inputs)
+        conv(f"{name}.in_layers.2", inputs, outputs)
+        linear(f"{name}.emb_layers.1", 128, outputs)
+        norm(f"{name}.out_layers.0", outputs)
+        conv(f"{name}.out_layers.3", outputs, outputs)
+        if inputs != outputs:
+            conv(f"{name}.skip_connection", inputs, outputs, 1)
+
+    def transformer(name: str, width: int) -> None:
+        norm(f"{name}.norm", width)
+        linear(f"{name}.proj_in", width, width)
+        linear(f"{name}.proj_out", width, width)
+        inner = f"{name}.transformer_blocks.0"
+        for number, context in ((1, width), (2, TEXT_WIDTH)):
+            for key, inputs in (("to_q", width), ("to_k", context), ("to_v", context)):
+                linear(f"{inner}.attn{number}.{key}", inputs, width, bias=False)
+            linear(f"{inner}.attn{number}.to_out.0", width, width)
+        for number in (1, 2, 3):
+            norm(f"{inner}.norm{number}", width)
+        linear(f"{inner}.ff.net.0.proj", width, 8 * width)
+        linear(f"{inner}.ff.net.2", 4 * width, width)
+
+    linear("time_embed.0", 32, 128)
+    linear("time_embed.2", 128, 128)
+    linear("camera_embed.0", 16, 128)
+    linear("camera_embed.2", 128, 128)
+    conv("input_blocks.0.0", 4, 32)
+    block("input_blocks.1.0", 32, 32)
+    transformer("input_blocks.1.1", 32)
+    conv("input_blocks.2.0.op", 32, 32)
+    block("input_blocks.3.0", 32, 64)
+    transformer("input_blocks.3.1", 64)
+    block("middle_block.0", 64, 64)
+    transformer("middle_block.1", 64)
+    block("middle_block.2", 64, 64)
+    block("output_blocks.0.0", 64 + 64, 64)
+    transformer("output_blocks.0.1", 64)
+    block("output_blocks.1.0", 64 + 32, 64)
+    transformer("output_blocks.1.1", 64)
+    conv("output_blocks.1.2.conv", 64, 64)
+    block("output_blocks.2.0", 64 + 32, 32)
+    transformer("output_blocks.2.1", 32)
+    block("output_blocks.3.0", 32 + 32, 32)
+    transformer("output_blocks.3.1", 32)
+    norm("out.0", 32)
+    conv("out.2", 32, 4)
+    return weights
