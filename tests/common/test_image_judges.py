@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from maquette.common.guidance.score import ScoreDistillation
 from maquette.common.priors.base import Condition, Prior, TextEmbedding
 from maquette.common.priors.noise import cosine_schedule
 from maquette.common.runs.folder import Run
+from maquette.common.runs.picture import elevation_of
 from maquette.common.runs.stage import COARSE
-from maquette.common.scene.cameras import Cameras
+from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.scene.views import sample_views
 from tests.reference.tiny_models import build, build_mvdream, build_zero123
 
@@ -34,6 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "sd": str(build("sd15", place / "sd")),
         "zero123": str(build_zero123(place / "zero123")),
         "mvdream": str(build_mvdream(place / "mvdream")),
+        "pictured": str(build("pictured-pixel", place / "pictured")),
     }
 
 
@@ -95,6 +98,50 @@ def test_both_priors_and_the_picture_judge_together(
     assert {"gradient", "image_prior gradient", "reference psnr"} <= judged.watch.keys()
     again = prepare_judges(run, COARSE, torch.device("cpu"))  # as a resumed stage does
     assert list(again.judges) == list(panel.judges)
+
+
+@pytest.mark.parametrize("prompt", ["", "a red chair"])
+def test_a_network_that_takes_a_picture_is_told_it(
+    models: dict[str, str], picture: str, tmp_path: Path, small_settings: list[str], prompt: str
+) -> None:
+    """With the prompt, if there is one, and where each view lies from the picture, nothing else."""
+    run = begun(
+        prompt,
+        picture,
+        tmp_path / "run",
+        small_settings[1::2],
+        coarse__prior=models["pictured"],
+        image__elevation="auto",
+    )
+    judge = prepare_judges(run, COARSE, torch.device("cpu")).judges["prior"][0]
+    assert isinstance(judge, ScoreDistillation)
+    assert isinstance(judge.conditioner, ImageConditioner)
+    assert set(judge.conditioner.prompts.views.prompts) == {prompt}
+    height = elevation_of(run)
+    assert height is not None  # found by asking the prior, and kept
+    assert -20.0 <= height <= 60.0
+    cameras = orbit(3)
+    rows = judge.conditioner.rows(cameras)
+    assert rows.wanted.cameras is None
+    reference = rows.wanted.reference
+    assert reference is not None
+    assert torch.equal(reference.views.azimuth, cameras.azimuth)
+    assert not reference.cameras.azimuth.any()
+    assert math.degrees(float(reference.cameras.elevation[0])) == pytest.approx(height, abs=0.01)
+    assert (rows.empty.cameras, rows.empty.reference) == (None, None)
+    # Before white, as in its training: the corners are white, the middle is the box's red.
+    side = reference.x.shape[-1]
+    assert float(reference.x[0, :, 0, 0].min()) == 1.0
+    middle = reference.x[0, :, side // 2, side // 2]
+    assert float(middle[0]) > 0.4 > -0.4 > float(middle[1])
+    x_t, t = torch.randn(3, *judge.prior.encode_image(torch.rand(1, 32, 32, 3)).shape[1:]), 400
+    asked = Ask(judge.prior, rows, 2.0).guided(x_t, torch.full((3,), t), 2.0)
+    each = [
+        judge.prior.predict_noise(x_t, torch.full((3,), t), rows[name])
+        for name in ("wanted", "empty")
+    ]
+    torch.testing.assert_close(asked, each[1] + 2.0 * (each[0] - each[1]), atol=1e-5, rtol=0)
+    assert float((each[0] - each[1]).abs().max()) > 1e-4
 
 
 def test_four_views_are_drawn_for_mvdream(
