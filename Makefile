@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: run test check lint types format bench clean
+.PHONY: run test check lint types format bench demo clean
 
 run: .venv/installed
 	$(BIN)/maquette run "$(PROMPT)" $(ARGS)
@@ -33,6 +33,11 @@ bench: .venv/installed-dev
 		known_answer.py "known_answer.py --prior blind" "known_answer.py --prior exact" \
 		embedded.py pictures.py "prior.py samples" "prior.py errors" "prior.py seeds" losses.py; do \
 		$(BIN)/python benchmarks/$$name || exit 1; done
+
+# The gallery's twelve, by a batch over this machine's cores; the same command goes on with it.
+demo: .venv/bin/python
+	$(INSTALL) -e ".[ray]"
+	$(BIN)/maquette batch docs/demo.txt --out runs/demo $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from maquette.common import stopping
-from maquette.common.commands import many, shelf
+from maquette.common.commands import many, shelf, ui, view
 from maquette.common.commands.watched import watched
 from maquette.common.errors import UserError, one_line, shown
 from maquette.common.threads import settle
@@ -392,6 +392,8 @@ def train_prior(
 
 shelf.register(app)
 many.register(app)
+view.register(app)
+ui.register(app)
 
 
 def main() -> None:

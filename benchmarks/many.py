@@ -27,7 +27,7 @@ from maquette.common.runs.checkpoints import read_tensors
 from maquette.common.runs.history import read_events
 
 COLORS = ("red", "blue", "green", "yellow")
-THINGS = ("mushroom", "cup", "car")
+THINGS = ("mushroom", "mug", "car")
 SHORT = {
     "coarse.steps": 12,
     "coarse.samples": 24,
@@ -47,6 +47,8 @@ SHORT = {
     "export.faces": 1500,
     "export.texture_size": 128,
 }
+CORES = "1" if len(psutil.Process().cpu_affinity() or []) > 1 else "0.5"
+"""Of each worker; two halves where this process may use one core alone."""
 PROGRAM = [sys.executable, "-c", "from maquette.pipeline import main; main()"]
 
 
@@ -69,7 +71,7 @@ def main() -> None:
         same = compared(here, prompts[-options.compared :])
         resumed = sum(begun(here, row["job"]) > 1 for row in rows)
         body = (
-            f"{len(prompts)} short jobs with the exact prior on two workers of one core each. "
+            f"{len(prompts)} short jobs with the exact prior on two workers of {CORES} core each. "
             f"A worker was killed after {len(prompts) // 4} jobs, the driver after {first}; the "
             f"same command again finished the rest in {seconds:.0f} s. All {len(rows)} finished, "
             f"{sum(row['skipped'] for row in rows)} were not done again, {resumed} went on "
@@ -84,7 +86,7 @@ def main() -> None:
 def command(workers: int, out: str = "out") -> list[str]:
     """A batch's command line."""
     sets = [word for key, value in SHORT.items() for word in ("--set", f"{key}={value}")]
-    sizes = ["--workers", str(workers), "--cpus", "1", "--out", out, "--device", "cpu"]
+    sizes = ["--workers", str(workers), "--cpus", CORES, "--out", out, "--device", "cpu"]
     return [*PROGRAM, "batch", "prompts.txt", "--prior", "exact", *sizes, *sets]
 
 

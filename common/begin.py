@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .config.image import ImageConfig
 from .config.models import RunConfig
 from .config.presets import preset_settings
-from .config.reading import build_config
-from .embedded.names import EXACT
-from .errors import UserError
+from .config.reading import DEFAULT_CONFIG, build_config, may_differ
+from .embedded.names import EMBEDDED, EXACT, TOYBOX
+from .errors import UserError, one_line
 from .files import sole_writer, write_whole
-from .guidance.choose import check_prompts, natural_fill, with_absolute_paths
+from .guidance.choose import check_prompts, natural_fill, suited_to, with_absolute_paths
 from .runs.folder import Run, open_or_create, open_run
 from .runs.stage import FINE, STAGES, Stage
-
-SUITED: Mapping[str, str] = {
-    EXACT: "exact",
-    **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
-    "sdxl": "sdxl",
-    **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
-    **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
-}
-"""The configuration that is made for a prior's name, where it can guide both stages."""
 
 
 @dataclass(frozen=True)
@@ -59,44 +51,58 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     """The run of a prompt, a picture, or both: new, or the one that the same settings began before.
 
     Everything that can be wrong with the input is found out before a folder is made. Without a
-    configuration, a prior that has one of its own (`SUITED`) takes that, others the default one.
-    LoRAs belong to the fine stage's model, and to the coarse stage's where both have the same.
+    configuration, and beneath a file that names no `base`, a prior takes the one that is made for
+    models of its family (`suited_to`); what was chosen is said. LoRAs belong to the fine stage's
+    model, and to the coarse stage's where both have the same.
     """
     choices = choices or Choices()
-    run = _opened(_built(prompt, choices), choices)
-    suited = _suited(choices)
+    built, suited = _built(prompt, choices)
+    run = _opened(built, choices)
     if suited is not None:
         from .runs.progress import say
 
-        say(f"configuration: {suited}, which is made for {choices.prior}; --config chooses another")
+        prior = one_line(built.coarse.prior.name, 80)
+        say(f"configuration: {suited}, made for models like {prior}; --config chooses another")
     return run
 
 
 def plan(prompt: str, choices: Choices | None = None) -> RunConfig:
     """The configuration of the run that `begin` would make, checked alike; nothing is made."""
-    config = _built(prompt, choices or Choices())
+    config, _ = _built(prompt, choices or Choices())
     if config.image is not None and not config.image.digest:
         config = config.model_copy(update={"image": _placed(config, config.image)})
     check_prompts(config, STAGES)
     return config
 
 
-def _suited(choices: Choices) -> str | None:
-    return SUITED.get(choices.prior or "") if choices.config is None else None
-
-
-def _built(prompt: str, choices: Choices) -> RunConfig:
+def _built(prompt: str, choices: Choices) -> tuple[RunConfig, str | None]:
+    """The configuration that is chosen, and the shipped one it builds on, if the prior chose it."""
     pairs = _pairs(STAGES, choices)
-    file, base = choices.config or _suited(choices), None
+    file, suited = choices.config, None
+    fixed: dict[str, Any] = {"seed": choices.seed, "device": choices.device}
+    fixed["image"] = _image(choices)
+    built = build_config(prompt, file, pairs, **fixed)
+    if may_differ(file):
+        suited = _suited(built, choices)
+    fixed["beneath"] = suited or DEFAULT_CONFIG
+    if file is None:
+        file = suited
     if choices.preset is not None:
-        base = preset_settings(choices.preset, prompt, file)
-    fixed = {"seed": choices.seed, "device": choices.device, "image": _image(choices)}
-    built = build_config(prompt, file, pairs, base, **fixed)
+        fixed["base"] = preset_settings(choices.preset, prompt, file, fixed["beneath"])
+    built = build_config(prompt, file, pairs, **fixed)
     if choices.loras:
         same = built.coarse.prior.name == built.fine.prior.name
         pairs += _prior_pairs(STAGES if same else (FINE,), "loras", _listed(choices.loras))
-        built = build_config(prompt, file, pairs, base, **fixed)
-    return built
+        built = build_config(prompt, file, pairs, **fixed)
+    return built, suited
+
+
+def _suited(built: RunConfig, choices: Choices) -> str | None:
+    """The shipped configuration that suits the priors that were chosen; None is the default one."""
+    coarse, fine = built.coarse.prior, built.fine.prior
+    if choices.prior is None and {coarse.name, fine.name} <= {EXACT, TOYBOX, *EMBEDDED}:
+        return None  # the default configuration is made for these, and says so itself
+    return suited_to(coarse, fine)
 
 
 def derive(folder: str, prompt: str | None = None, choices: Choices | None = None) -> Run:

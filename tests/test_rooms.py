@@ -21,7 +21,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/guidance", "common/shelf"),
     ("common/watch",),
     ("common/begin", "coarse", "fine"),
-    ("common/many",),
+    ("common/many", "common/view"),
+    ("common/ui",),
     ("common/commands",),
     ("pipeline",),
 )

@@ -29,8 +29,13 @@ Verbose = Annotated[
     typer.Option("--verbose", "-v", help="Tell every recorded event.", rich_help_panel=_HELP),
 ]
 Previews = Annotated[
-    int,
-    typer.Option("--previews", metavar="N", help="Pictures a stage.", rich_help_panel=_HELP),
+    int | None,
+    typer.Option(
+        "--previews",
+        metavar="N",
+        help="Pictures a stage, whatever they take; 20 in 2 % of its time unless given.",
+        rich_help_panel=_HELP,
+    ),
 ]
 Films = Annotated[
     bool,
@@ -46,7 +51,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "quiet": (Quiet, False),
     "as_json": (Json, False),
     "verbose": (Verbose, False),
-    "previews": (Previews, 20),
+    "previews": (Previews, None),
     "films": (Films, True),
     "log": (Log, "auto"),
 }
@@ -78,12 +83,12 @@ def watched(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def chosen(
-    quiet: bool, as_json: bool, verbose: bool, previews: int, films: bool, log: str
+    quiet: bool, as_json: bool, verbose: bool, previews: int | None, films: bool, log: str
 ) -> Watching:
     """What the options ask for. Raises UserError for some that don't go together."""
     if quiet and (as_json or verbose):
         raise UserError("--quiet goes with neither --json nor --verbose; give one of them")
-    if not 0 <= previews <= 1000:
+    if previews is not None and not 0 <= previews <= 1000:
         raise UserError(f"--previews: expected 0 to 1000 pictures a stage, got {previews}")
     match log:
         case "auto" | "tensorboard" | "wandb" | "none":
@@ -91,4 +96,6 @@ def chosen(
         case _:
             raise UserError(f"--log: expected auto, tensorboard, wandb or none, got '{log}'")
     output = "json" if as_json else "quiet" if quiet else "people"
-    return Watching(output, verbose, previews, films=films, log=log)
+    if previews is None:
+        return Watching(output, verbose, films=films, log=log)
+    return Watching(output, verbose, previews, share=1.0, films=films, log=log)

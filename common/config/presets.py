@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from .reading import build_config
+from .reading import DEFAULT_CONFIG, build_config
 
 _COUNTS = ("steps", "albedo_steps", "opacity_steps", "paint_from")
 """Settings that count steps; schedules, pairs of a step and a value, do so too."""
@@ -29,10 +29,13 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def preset_settings(name: str, prompt: str, config: str | None) -> dict[str, Any] | None:
+def preset_settings(
+    name: str, prompt: str, config: str | None, beneath: str = DEFAULT_CONFIG
+) -> dict[str, Any] | None:
     """Settings of a configuration under a preset, to start from; None leaves it as it is.
 
-    Raises UserError for an unknown name.
+    beneath: what the configuration differs from; see `build_config`. Raises UserError for an
+    unknown name.
     """
     if name not in PRESETS:
         raise UserError(f"--preset: expected {', '.join(PRESETS)}, got '{name}'")
@@ -40,7 +43,8 @@ def preset_settings(name: str, prompt: str, config: str | None) -> dict[str, Any
     if preset == PRESETS["default"]:
         return None
     # A picture may stand in for the prompt; whichever it is comes later.
-    tree = build_config(prompt.strip() or "a picture", config).model_dump(mode="json")
+    built = build_config(prompt.strip() or "a picture", config, beneath=beneath)
+    tree = built.model_dump(mode="json")
     for stage in ("coarse", "fine"):
         tree[stage] = scaled(tree[stage], preset.steps)
         tree[stage]["views"] = max(1, round(tree[stage]["views"] * preset.views))

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ..options import FullText, Part, Texts
+from ..options import Count, FullText, Part, Texts
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Offload = Literal["none", "model", "group"]
@@ -85,5 +85,8 @@ class PriorConfig(Part):
     vae_tiling: bool = False
     checkpoint_vae: bool = False
     """Recompute the VAE's activations in the backward pass instead of keeping them."""
+    rows_at_once: Count | None = None
+    """Most rows (views times conditions) that the denoiser takes in one call; null is all of them,
+    and half as many whenever the card's memory runs out."""
     compile: bool = False
     """Run the denoiser through torch.compile."""

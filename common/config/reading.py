@@ -36,19 +36,24 @@ def build_config(
     file: str | None = None,
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
+    beneath: str = DEFAULT_CONFIG,
     image: Mapping[str, Any] | None = None,
     **fixed: Any,
 ) -> RunConfig:
     """The configuration of a new run: defaults, then a file, then `--set` pairs, then options.
 
     file: a path, or the name of one of the shipped configurations; None is the default one.
+    beneath: the shipped configuration that a file of the user's differs from, unless it says so
+    itself with `base`, which null makes the plain defaults.
     overrides: `key=value` texts with dotted keys; values are read as YAML.
     base: settings to start from in place of a file.
     image: settings of the picture, over all others; None means not given.
     fixed: top-level settings such as `seed`; None means not given.
     Raises UserError for an empty prompt, a file that cannot be read, an unknown key or a bad value.
     """
-    tree = _expanded(base if base is not None else read_config_file(file), RunConfig)
+    if base is None:
+        base = read_config_file(file, beneath=beneath)
+    tree = _expanded(base, RunConfig)
     for pair in overrides:
         set_value(tree, pair)
     if any(pair.partition("=")[0].strip() == "prompt" for pair in overrides):
@@ -94,11 +99,14 @@ def shipped_configs() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def read_config_file(name: str | None, above: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_config_file(
+    name: str | None, above: tuple[str, ...] = (), beneath: str | None = None
+) -> dict[str, Any]:
     """Plain data of a configuration file, by path or by the name of a shipped one.
 
     A file whose `base` names another one holds what differs from that one. above: the files that
-    build on this one. Raises UserError for a file that can't be read, or that builds on itself.
+    build on this one. beneath: the base of a file of the user's that names none. Raises UserError
+    for a file that can't be read, or that builds on itself.
     """
     name = DEFAULT_CONFIG if name is None else name
     try:
@@ -113,7 +121,8 @@ def read_config_file(name: str | None, above: tuple[str, ...] = ()) -> dict[str,
         raise UserError(
             f"configuration {one_line(name, 120)} can't be read ({reason}); give a YAML file"
         ) from None
-    base = tree.pop("base", None)
+    own = path.parent != SHIPPED
+    base = tree.pop("base", beneath if own else None)
     if base is None:
         return tree
     if not isinstance(base, str):
@@ -160,6 +169,16 @@ def _is_there(place: str) -> bool:
         return Path(place).is_file()
     except (OSError, ValueError):  # a name too long, or with a zero in it
         return False
+
+
+def may_differ(file: str | None) -> bool:
+    """Whether settings may build on what suits the prior: no file, or one without `base`."""
+    if file is None:
+        return True
+    path = _config_path(file)
+    if path.parent == SHIPPED:
+        return False
+    return "base" not in _load_yaml(path.name, read_text(path, LARGEST))
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -24,6 +24,7 @@ from ..options import Schedule, values_of
 from ..priors.headers import check_inversion, check_lora
 from ..priors.location import (
     ALIASES,
+    Family,
     Location,
     family_of,
     hub_errors,
@@ -71,6 +72,43 @@ def natural_fill(config: AnyStageConfig) -> float:
         return 0.0
     location = find(for_space(config.prior, "pixel"))
     return FILL_OF_TOYS if knows_toybox(location) else FILL
+
+
+SUITED: Mapping[str, str] = {
+    EXACT: "exact",
+    **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
+    "sdxl": "sdxl",
+    **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
+    **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
+}
+"""The configuration that is made for a prior's name, where it can guide both stages."""
+FAMILY_SUITED: Mapping[Family, str] = {
+    "pixel": "magic3d-if-sd",
+    "sd": "magic3d-sd15",
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "flux": "flux",
+}
+"""The configuration that is made for models of a family."""
+
+
+def suited_to(coarse: PriorConfig, fine: PriorConfig) -> str | None:
+    """The shipped configuration that suits the stages' priors; None is the default one.
+
+    A pixel model in the coarse stage and a latent one in the fine stage are Magic3D's pair;
+    otherwise the coarse stage's model decides. Raises UserError for a model that isn't there.
+    """
+    prior = coarse if coarse.name not in (TOYBOX, *EMBEDDED) else fine
+    if prior.name in (TOYBOX, *EMBEDDED):
+        return None
+    if prior.name in SUITED:
+        return SUITED[prior.name]
+    location = find(prior)
+    return (
+        None
+        if knows_toybox(location)
+        else FAMILY_SUITED[family_of(location.index, location.source)]
+    )
 
 
 def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
@@ -159,7 +197,7 @@ def _check_search(part: AnyStageConfig, stage: Stage) -> None:
         return
     location = find(for_space(part.prior, stage.space))
     kind = family_of(location.index, location.source)
-    if kind in ("zero123", "mvdream") or not _reads_camera(_unet_config(location.folder)):
+    if kind in ("zero123", "mvdream") or not _reads_camera(_unet_config(location)):
         raise UserError(
             f"--elevation auto: {part.prior.name} can't tell how high a picture's camera was; give "
             "degrees (0 is level with the object, 90 straight above)"
@@ -220,7 +258,7 @@ def _check_real(
         _check_half(device)
     if part.distillation.loss == "vsd":
         require_peft()
-    sees = part.prior.resolution or _native_resolution(location.folder)
+    sees = part.prior.resolution or _native_resolution(location)
     if stage.large and family == "pixel" and sees is not None:
         check_fits("pixel", sees, part.resolution, location.source)
 
@@ -267,7 +305,7 @@ def takes_picture(location: Location) -> bool:
         return True
     from ..priors.camera_features import reads_reference
 
-    return reads_reference(_unet_config(location.folder))
+    return reads_reference(_unet_config(location))
 
 
 def _reads_camera(config: Mapping[str, Any]) -> bool:
@@ -276,20 +314,27 @@ def _reads_camera(config: Mapping[str, Any]) -> bool:
     return reads_camera(config)
 
 
-def _unet_config(folder: Path | None) -> Mapping[str, Any]:
-    """The U-Net's configuration, if there is a folder that has it; else nothing."""
-    if folder is None:
-        return {}
+def _unet_config(location: Location) -> Mapping[str, Any]:
+    """The U-Net's configuration, if there is one; else nothing."""
+    folder = location.folder
+    if folder is None and location.commit is not None:
+        import huggingface_hub
+
+        with hub_errors(location.source, location.commit):
+            file = huggingface_hub.hf_hub_download(
+                location.source, "unet/config.json", revision=location.commit
+            )
+        folder = Path(file).parents[1]
     try:
-        found = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
+        found = json.loads(((folder or Path()) / "unet" / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _native_resolution(folder: Path | None) -> int | None:
-    """The image size in the U-Net's configuration, if there is a folder that says it."""
-    size = _unet_config(folder).get("sample_size")
+def _native_resolution(location: Location) -> int | None:
+    """The image size in the U-Net's configuration, if there is one that says it."""
+    size = _unet_config(location).get("sample_size")
     return size if isinstance(size, int) else None
 
 

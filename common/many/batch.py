@@ -13,7 +13,7 @@ from .jobs import Job
 from .pool import open_ray, run_jobs
 from .report import telling, write_report
 from .resources import Ask
-from .work import finished
+from .work import Outcome, finished
 
 
 def run_batch(
@@ -55,5 +55,5 @@ class _Nobody:
     def idle(self) -> int:
         return 0
 
-    def ended(self, wait: float) -> list[tuple[object, None]]:
+    def ended(self, wait: float) -> list[tuple[object, Outcome | None]]:
         return []

@@ -105,14 +105,21 @@ def _yaml_rows(file: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{file} must hold a list of jobs, or a mapping with `jobs`")
     if unknown := tree.keys() - {"jobs", "defaults"}:
         raise UserError(f"{file}: unknown key '{min(unknown)}'; it has jobs and defaults")
-    defaults = tree.get("defaults") or {}
+    defaults = _mapping(tree.get("defaults"), f"{file}: defaults")
     for number, row in enumerate(tree["jobs"], start=1):
-        row = {"prompt": row} if isinstance(row, str) else row
-        if not isinstance(row, dict) or not isinstance(defaults, dict):
-            raise UserError(f"{file}, job {number}: expected a prompt or a mapping, got {row!r}")
-        settings = {**(defaults.get("set") or {}), **(row.get("set") or {})}
-        for combined in _grid({**defaults, **row, "set": settings}, f"{file}, job {number}"):
+        where = f"{file}, job {number}"
+        own = {"prompt": row} if isinstance(row, str) else _mapping(row, where)
+        settings = [_mapping(each.get("set"), f"{where}: set") for each in (defaults, own)]
+        for combined in _grid({**defaults, **own, "set": {**settings[0], **settings[1]}}, where):
             yield number, combined
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a mapping, got {value!r}")
+    return value
 
 
 def _grid(row: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
@@ -145,9 +152,7 @@ def _job(row: Mapping[str, Any], common: Choices, where: str) -> tuple[str, Job]
     seed = row.get("seed")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise UserError(f"{where}: seed: expected a whole number, got {seed!r}")
-    settings = row.get("set") or {}
-    if not isinstance(settings, dict):
-        raise UserError(f"{where}: set: expected values by dotted key, got {settings!r}")
+    settings = _mapping(row.get("set"), f"{where}: set")
     pairs = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     choices = replace(
         common,

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ..errors import UserError
+from ..runs.progress import say
 from .jobs import Job
 from .resources import Ask, Share, shared, this_machine
 from .work import Outcome, finished
 
+STARTS = 4
+"""How often Ray's start is tried on this machine."""
 State = Literal["waiting", "running", "finished", "failed"]
 
 
@@ -136,6 +139,8 @@ def open_ray(jobs: int, ask: Ask, address: str | None = None) -> RayHands:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's workers give way to everything else, and on a machine that is busy they stand still.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
     except ImportError:
@@ -146,14 +151,7 @@ def open_ray(jobs: int, ask: Ask, address: str | None = None) -> RayHands:
     if address is None:
         machine = this_machine(_gpus_here())
         share = shared(machine, jobs, ask)
-        ray.init(
-            num_cpus=machine.cpus,
-            num_gpus=machine.gpus,
-            include_dashboard=False,
-            object_store_memory=128 << 20,
-            ignore_reinit_error=False,
-            **quiet,
-        )
+        _start_here(ray, num_cpus=machine.cpus, num_gpus=machine.gpus, **quiet)
     else:
         share = Share(ask.workers or jobs, ask.cpus or 1.0, ask.gpus or 0.0, ask.memory or 0.0)
         share = Share(min(share.workers, jobs), share.cpus, share.gpus, share.memory)
@@ -163,6 +161,20 @@ def open_ray(jobs: int, ask: Ask, address: str | None = None) -> RayHands:
             line = " ".join(str(error).split())[:200]
             raise UserError(f"no Ray cluster answers at {address} ({line})") from None
     return RayHands(ray, share, _actor_class(ray, share))
+
+
+def _start_here(ray: Any, **options: Any) -> None:
+    """Ray on this machine alone; on a busy one its start is given up too soon, so it gets more."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(include_dashboard=False, object_store_memory=128 << 20, **options)
+            return
+        except Exception as error:  # Ray raises it bare
+            ray.shutdown()
+            line = " ".join(str(error).split())[:200]
+            if left == 0:
+                raise UserError(f"Ray doesn't start on this machine ({line})") from None
+            say(f"Ray doesn't start yet ({line}); trying again")
 
 
 def _actor_class(ray: Any, share: Share) -> Any:

@@ -75,7 +75,7 @@ def load_prior(
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False).eval()
-    options = _choose_offload(options, pipeline, denoiser, device)
+    options = choose_offload(options, pipeline, denoiser, device)
     autocast = mixed and computes_bf16(device)
     if autocast and device.type == "cpu":
         denoiser.to(memory_format=torch.channels_last)  # benchmarks/embedded.py
@@ -94,7 +94,7 @@ def load_prior(
         ),
     )
     prior.notes += notes
-    _save_memory(prior, options)
+    save_memory(prior, options)
     return prior
 
 
@@ -268,7 +268,7 @@ def is_stable(loaded: LoadedPipeline) -> bool:
     return "stable" in loaded.source.lower() if said == "auto" else said == "stable"
 
 
-def _choose_offload(
+def choose_offload(
     options: PriorConfig, pipeline: Any, denoiser: torch.nn.Module, device: torch.device
 ) -> PriorConfig:
     """Memory options with the preset filled in; on the CPU there is nothing to offload to."""
@@ -281,7 +281,7 @@ def _choose_offload(
     )
 
 
-def _save_memory(prior: PretrainedPrior, options: PriorConfig) -> None:
+def save_memory(prior: PretrainedPrior, options: PriorConfig) -> None:
     """Switch on what the options ask of the loaded modules."""
     if prior.vae is not None:
         if options.vae_slicing:

@@ -115,6 +115,7 @@ class PretrainedPrior(Prior):
         denoiser: the U-Net or transformer; frozen, and never inside the autograd graph unless
             `denoise` is called directly.
         vae: the autoencoder, None for pixel models. latent_shape: (C, h, w) of x.
+        rows_at_once: how many rows `predict_noise` hands to the denoiser in one call; None is all.
         truncation_notes: one line for every prompt that was longer than an encoder takes.
         notes: what else is to be told: weights left out, a LoRA that fits in part, prompts whose
             signs an encoder doesn't read.
@@ -131,6 +132,7 @@ class PretrainedPrior(Prior):
         self.options, self.device, self.dtype = loaded.options, loaded.device, loaded.dtype
         self.autocast, self.wording, self.words = loaded.autocast, loaded.wording, loaded.words
         self.prediction: Prediction = kind
+        self.rows_at_once = loaded.options.rows_at_once
         self.truncation_notes: list[str] = []
         self.notes: list[str] = []
         self.takes_camera = False
@@ -300,7 +302,41 @@ class PretrainedPrior(Prior):
             raise ValueError(f"predict_noise: x_t, t, condition differ in batch size: {sizes}")
         place = resident(self.denoiser, self.device, self.options.offload)
         with torch.no_grad(), self.memory_advice(), place, self.computing():
-            return self.denoise(x_t.detach(), t, condition)
+            return self._in_parts(x_t.detach(), t, condition)
+
+    def _in_parts(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """`denoise`, so many rows at a time; half as many from now on whenever memory runs out.
+
+        Views that are denoised jointly stay together. Raises the device's own error when there is
+        nothing left to halve.
+        """
+        total = len(x_t)
+        while True:
+            at_once = min(self.rows_at_once or total, total)
+            found = self._tried(x_t, t, condition, at_once)
+            if found is not None:
+                return found
+            # Outside of the error's own block, which would keep what the failed call has made.
+            self.rows_at_once = max(self.group, at_once // 2 // self.group * self.group)
+            release()
+            log.warning(
+                "%s ran out of the device's memory with %d rows; it takes %d at a time from now on",
+                self.options.name, at_once, self.rows_at_once,
+            )  # fmt: skip
+
+    def _tried(self, x_t: Tensor, t: Tensor, condition: Condition, at_once: int) -> Tensor | None:
+        """The rows' noise, or None where memory ran out and fewer rows are worth a try."""
+        starts = range(0, len(x_t), at_once)
+        try:
+            if len(starts) == 1:
+                return self.denoise(x_t, t, condition)
+            parts = [slice(start, start + at_once) for start in starts]
+            rows = range(len(x_t))
+            return torch.cat([self.denoise(x_t[p], t[p], condition.select(rows[p])) for p in parts])
+        except torch.OutOfMemoryError:
+            if at_once <= self.group:
+                raise
+            return None
 
     def memory_advice(self) -> AbstractContextManager[None]:
         return out_of_memory_advice(self.options)

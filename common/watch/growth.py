@@ -33,7 +33,7 @@ from .looks import Subject, normal_colors
 T = TypeVar("T")
 VIEWS = 4
 SIZE = 96
-"""Pixels of a view in a grid."""
+"""Pixels of a view in a grid; one of a coarser stage is enlarged to that."""
 GROWTH, SCALARS = "growth", "scalars.jsonl"
 
 
@@ -69,10 +69,16 @@ class Allowance:
 class Growth:
     """Takes pictures and numbers of one stage; a `Watcher` of its loop."""
 
-    def __init__(self, run: Run, stage: str, folder: Path, total: int, start: int) -> None:
-        """start: the step that the stage goes on from; what is recorded beyond it is dropped."""
+    def __init__(
+        self, run: Run, stage: str, folder: Path, total: int, start: int, resolution: int = SIZE
+    ) -> None:
+        """start: the step that the stage goes on from; what is recorded beyond it is dropped.
+
+        resolution: of the stage's own views; nothing is looked at more closely.
+        """
         self._run, self._stage, self._folder, self._total = run, stage, folder, total
         self._start, self._began = start, time.monotonic()
+        self._size = min(SIZE, resolution)
         options = watching()
         # Half of the time each: what the prior wants costs as much as a step, a view far less.
         self._views = Allowance(total - start, options.previews, options.share / 2)
@@ -117,8 +123,9 @@ class Growth:
         assert self._subject is not None
         subject, done, at = self._subject, step - self._start, step - 1
         cameras = orbit(VIEWS)
-        look = self._timed(self._views, done, lambda: subject.pictured(cameras, SIZE))
+        look = self._timed(self._views, done, lambda: subject.pictured(cameras, self._size))
         rows = [look.color, normal_colors(look), look.opacity[..., None].expand_as(look.color)]
+        rows = [resized(row, SIZE) for row in rows]
         if self._judge is not None and self._wanted.due(done):
             judge = self._judge
             wanted = self._timed(
@@ -159,11 +166,13 @@ def watching_growth(run: Run, stage: Stage) -> Growth:
     """What looks on while a run's stage goes on from its last checkpoint."""
     config, folder = stage.config(run.config), stage.folder(run)
     done = max(steps_on_disk(folder), default=0)
-    return Growth(run, stage.name, folder, config.steps, done)
+    return Growth(run, stage.name, folder, config.steps, done, config.resolution)
 
 
 def resized(images: Tensor, size: int) -> Tensor:
     """Images `[B, H, W, 3]` at `[B, size, size, 3]`."""
+    if images.shape[1:3] == (size, size):
+        return images
     pixels = images.permute(0, 3, 1, 2)
     small = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
     return small.permute(0, 2, 3, 1)

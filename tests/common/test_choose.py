@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from maquette.common.begin import SUITED, Choices, begin
+from maquette.common.begin import Choices, begin
 from maquette.common.config.models import RunConfig
 from maquette.common.config.priors import PriorConfig, parse_lora
 from maquette.common.config.prompts import CONFLICTING_WORDS, PHRASES, PromptConfig
@@ -18,7 +18,7 @@ from maquette.common.embedded import door
 from maquette.common.embedded.names import for_space
 from maquette.common.errors import UserError
 from maquette.common.guidance import choose
-from maquette.common.guidance.choose import check_prompts, with_absolute_paths
+from maquette.common.guidance.choose import SUITED, check_prompts, with_absolute_paths
 from maquette.common.priors import loading
 from maquette.common.priors.location import ALIASES
 from maquette.common.runs.stage import FINE

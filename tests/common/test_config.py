@@ -97,14 +97,24 @@ def test_the_last_word_counts() -> None:
     assert build_config(PROMPT, None, ["seed=3"], seed=None).seed == 3
 
 
-def test_a_file_of_the_user_differs_from_the_defaults_not_from_the_toybox(tmp_path: Path) -> None:
+def test_a_file_of_the_user_differs_from_what_suits_the_prior(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("coarse: {steps: 12}\n")
+    assert build_config(PROMPT, str(path)) == built("coarse.steps=12")
+    sdxl = build_config(PROMPT, str(path), beneath="sdxl")
+    assert sdxl == build_config(PROMPT, "sdxl", ["coarse.steps=12"])
+    path.write_text("")
+    assert build_config(PROMPT, str(path)) == built()
+
+
+def test_a_file_that_builds_on_nothing_differs_from_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: null\ncoarse: {steps: 12}\n")
     config = build_config(PROMPT, str(path), ["coarse.views=2"])
     assert config == RunConfig.model_validate(
         {"prompt": PROMPT, "coarse": {"steps": 12, "views": 2}}
     )
-    path.write_text("")
+    path.write_text("base: null\n")
     assert build_config(PROMPT, str(path)) == RunConfig(prompt=PROMPT)
 
 

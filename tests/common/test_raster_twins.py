@@ -186,7 +186,7 @@ def test_antialiasing_has_the_cpus_values_and_gradients(name: str) -> None:
 
     def asked(device: torch.device) -> list[Tensor]:
         leaf = vertices.to(device).requires_grad_(True)
-        image = picture.to(device).requires_grad_(True)
+        image = picture.detach().to(device).requires_grad_(True)
         raster = rasterize(leaf, faces.to(device), mvp.to(device), 22, 26)
         blended = antialias(image, raster)
         slopes = torch.autograd.grad((blended * cotangent.to(device)).sum(), (leaf, image))

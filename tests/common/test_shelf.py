@@ -300,7 +300,7 @@ def test_every_setting_of_a_run_is_in_the_table() -> None:
     [
         ("prompt", "text", "required", "", ""),
         ("seed", "whole number", "0", "", ">= 0, < 2^63"),
-        ("coarse.steps", "whole number", "5000", "500", ">= 1"),
+        ("coarse.steps", "whole number", "5000", "500", "1 to 1e+08"),
         ("coarse.camera.fovy", "2 of number", "[40, 70]", "[40, 40]", ""),
         ("fine.camera.fovy", "2 of number", "[30, 45]", "[40, 40]", ""),
         ("coarse.occupancy.resolution", "whole number", "256", "32", "8 to 512"),

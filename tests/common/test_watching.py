@@ -180,7 +180,7 @@ def test_lines_tell_a_picture_once(capsys) -> None:
 )
 def test_options_that_do_not_go_together(options, words) -> None:
     plain = {"quiet": False, "as_json": False, "verbose": False, "films": True, "log": "auto"}
-    plain["previews"] = 20
+    plain["previews"] = None
     assert chosen(**plain) == Watching()
     with pytest.raises(UserError, match=words):
         chosen(**{**plain, **options})
@@ -200,7 +200,7 @@ def test_a_command_keeps_its_own_options_beside_the_added_ones() -> None:
 
     ended = CliRunner().invoke(app, ["red", "--coats", "2", "--quiet", "--previews", "3"])
     assert ended.exit_code == 0, ended.output
-    assert found == [("red", 2, Watching("quiet", previews=3))]
+    assert found == [("red", 2, Watching("quiet", previews=3, share=1.0))]
     assert "--no-films" in CliRunner().invoke(app, ["--help"]).output
 
 

@@ -89,9 +89,6 @@ class Playing(TorchDispatchMode):
         if to is not None:
             kwargs = {**kwargs, "device": torch.device("cpu")}
         plain_args, plain_kwargs = pytree.tree_map_only(Played, lambda x: x.held, (args, kwargs))
-        copied = func in (aten._to_copy.default, aten.lift_fresh.default)
-        if copied and to is not None and plain_args[0].dtype == kwargs.get("dtype"):
-            plain_kwargs["dtype"] = kwargs["dtype"]
         result = func(*plain_args, **plain_kwargs)
         if not there:
             return result
@@ -108,17 +105,13 @@ class Playing(TorchDispatchMode):
             if ours:
                 self.sizes.append(name)
             return
-        copies = func in (aten._to_copy.default, aten.copy_.default)
-        if copies:
-            blocking = not kwargs.get("non_blocking", len(args) > 2 and args[2])
-            crosses = (len(ours) == 1) != (len(flat) == 1 and not there) and (
-                bool(ours) != there or 0 < len(ours) < len(flat)
-            )
-            source_here = not isinstance(
-                flat[-1] if func is aten.copy_.default else flat[0], Played
-            )
-            if crosses and (blocking or not source_here):
-                self.waits.append(f"{name} {'to' if source_here else 'from'} the device")
+        if func in (aten._to_copy.default, aten.copy_.default):
+            onto = func is aten.copy_.default
+            begins = isinstance(flat[1 if onto else 0], Played)
+            ends = isinstance(flat[0], Played) if onto else there
+            blocks = not kwargs.get("non_blocking", onto and len(args) > 2 and args[2])
+            if begins != ends and (begins or blocks):
+                self.waits.append(f"{name} {'from' if begins else 'to'} the device")
             return
         if ours and func in READS:
             self.waits.append(name)

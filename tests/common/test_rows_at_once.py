@@ -1,0 +1,82 @@
+"""A card that can't hold all rows at once takes fewer: slower, and with the same answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from maquette.common.config.priors import PriorConfig
+from maquette.common.errors import UserError
+from maquette.common.priors.base import Condition
+from maquette.common.priors.loading import load_prior
+from maquette.common.priors.pretrained import PretrainedPrior
+from tests.reference.tiny_models import RESOLUTION, build
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("sd15", tmp_path_factory.mktemp("models") / "sd15")
+
+
+def asked(prior: PretrainedPrior) -> torch.Tensor:
+    """The noise in five rows, each under another text."""
+    texts = prior.encode_text(["", "a chair", "a red chair", "a house", "a boat"])
+    x = torch.randn(5, *prior.latent_shape, generator=torch.Generator().manual_seed(1))
+    return prior.predict_noise(x, torch.tensor([10, 200, 400, 600, 900]), Condition(texts))
+
+
+def small(prior: PretrainedPrior, most: int) -> list[int]:
+    """Let a prior's denoiser run out of memory above `most` rows; the sizes that it was asked."""
+    denoise, sizes = prior.denoise, []
+
+    def limited(x_t, t, condition):
+        sizes.append(len(x_t))
+        if len(x_t) > most:
+            raise torch.OutOfMemoryError("out of memory")
+        return denoise(x_t, t, condition)
+
+    prior.denoise = limited
+    return sizes
+
+
+def loaded(folder: Path, **options) -> PretrainedPrior:
+    return load_prior(PriorConfig(name=str(folder), resolution=RESOLUTION, **options))
+
+
+def test_rows_are_halved_until_they_fit_and_stay_so(folder: Path, caplog) -> None:
+    prior = loaded(folder)
+    whole = asked(prior)
+    sizes = small(prior, 2)
+    assert torch.allclose(asked(prior), whole, atol=1e-5)
+    assert sizes == [5, 2, 2, 1]
+    assert prior.rows_at_once == 2
+    assert "2 at a time" in caplog.text
+    asked(prior)
+    assert sizes[4:] == [2, 2, 1]
+
+
+def test_the_user_may_say_how_many(folder: Path) -> None:
+    prior = loaded(folder, rows_at_once=3)
+    sizes = small(prior, 3)
+    whole = asked(loaded(folder))
+    assert torch.allclose(asked(prior), whole, atol=1e-5)
+    assert sizes == [3, 2]
+
+
+def test_one_row_that_does_not_fit_ends_in_advice(folder: Path) -> None:
+    prior = loaded(folder)
+    small(prior, 0)
+    with pytest.raises(UserError, match="ran out of the device's memory; try"):
+        asked(prior)
+
+
+def test_views_that_belong_together_stay_together(folder: Path) -> None:
+    prior = loaded(folder)
+    prior.group = 2
+    sizes = small(prior, 3)
+    asked_rows = prior.encode_text(["", "a", "b", "c", "d", "e"])
+    x = torch.zeros(6, *prior.latent_shape)
+    prior.predict_noise(x, torch.full((6,), 500), Condition(asked_rows))
+    assert sizes == [6, 2, 2, 2]
