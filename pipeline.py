@@ -519,7 +519,7 @@ def _begun(begin: Callable[[], Any], device: str | None) -> Any:
     folder, error = ranks.told((opened and str(opened.folder), error))
     if error is not None:
         raise UserError(error)
-    return opened or open_run(folder)
+    return opened or open_run(str(folder))
 
 
 @contextmanager

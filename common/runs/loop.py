@@ -81,6 +81,10 @@ class Learner:
         self._failed = None if device.type == "cpu" else torch.full((), FINE, device=device)
         self._scale = 1.0
 
+    def slow(self, scale: float) -> None:
+        """Multiply the learning rates that the configuration says by `scale` from now on."""
+        self._scale = scale
+
     def descend(self, loss: Tensor, step: int, total: int) -> None:
         """One Adam step down `loss`, at the learning rate of `step` of `total`.
 

@@ -257,7 +257,8 @@ def draw_windows(resolution: int, side: int, count: int, rng: np.random.Generato
 def view_cameras(views: list[View]) -> Cameras:
     """The cameras of views."""
     table = torch.tensor([[v.azimuth, v.elevation, DISTANCE, v.fovy] for v in views])
-    return Cameras(*table.T.contiguous())
+    azimuth, elevation, distance, fovy = table.T.contiguous()
+    return Cameras(azimuth, elevation, distance, fovy)
 
 
 def make_toy(caption: Caption, instance: int) -> ToyObject:
