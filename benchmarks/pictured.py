@@ -82,8 +82,8 @@ def place(number: int) -> tuple[float, float]:
 
 def at(azimuth: float, elevation: float) -> Cameras:
     """One camera of the studio; radians."""
-    values = (azimuth, elevation, 3.0, math.radians(40.0))
-    return Cameras(*(torch.tensor([value]) for value in values))
+    table = torch.tensor([[azimuth], [elevation], [3.0], [math.radians(40.0)]])
+    return Cameras(table[0], table[1], table[2], table[3])
 
 
 def toy_of(number: int, caption: str) -> ToyObject:

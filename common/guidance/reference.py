@@ -88,13 +88,12 @@ def picture_camera(image: ImageConfig, cameras: CameraConfig, elevation: float) 
     usual, distance = (0.5 * sum(bounds) for bounds in (cameras.fovy, cameras.distance))
     fovy = usual if image.fovy is None else image.fovy
     width = distance * math.tan(math.radians(usual) / 2)
-    values = (
-        math.radians(image.azimuth),
-        math.radians(elevation),
-        width / math.tan(math.radians(fovy) / 2),
-        math.radians(fovy),
+    return Cameras(
+        azimuth=torch.tensor([math.radians(image.azimuth)]),
+        elevation=torch.tensor([math.radians(elevation)]),
+        distance=torch.tensor([width / math.tan(math.radians(fovy) / 2)]),
+        fovy=torch.tensor([math.radians(fovy)]),
     )
-    return Cameras(*(torch.tensor([value]) for value in values))
 
 
 class ReferenceJudge:

@@ -88,15 +88,18 @@ def before_backdrop(rgb: np.ndarray, backdrop: np.ndarray) -> np.ndarray:
     The backdrop is flooded from the border; holes of its colour inside the object stay closed.
     """
     like = np.linalg.norm(rgb - backdrop, axis=-1) < TOLERANCE
-    labels, _ = ndimage.label(like)
+    found: Any = ndimage.label(like)
+    labels = found[0]
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     flooded = np.isin(labels, np.unique(edge[edge > 0]))
     inside = ~flooded
     if not inside.any() or inside.all():
         return inside.astype(np.float32)
     band = max(1, round(max(rgb.shape[:2]) / 200))
-    sure = ndimage.binary_erosion(inside, iterations=band, border_value=1)
-    away = ndimage.binary_erosion(flooded, iterations=band, border_value=1)
+    sure, away = (
+        np.asarray(ndimage.binary_erosion(part, iterations=band, border_value=1), dtype=bool)
+        for part in (inside, flooded)
+    )
     if not sure.any():
         return inside.astype(np.float32)
     trimap = np.full(rgb.shape[:2], 0.5)
@@ -117,9 +120,10 @@ def own_colors(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         for c in range(3)
     ]
     mean = np.stack(spread, axis=-1) / np.maximum(weight, 1e-12)[..., None]
-    rows, columns = ndimage.distance_transform_edt(
+    nearest: Any = ndimage.distance_transform_edt(
         ~solid, return_distances=False, return_indices=True
     )
+    rows, columns = nearest
     return np.where(solid[..., None], rgb, mean[rows, columns]).astype(np.float32)
 
 

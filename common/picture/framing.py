@@ -38,7 +38,7 @@ class Place:
 def bounds(alpha: np.ndarray) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of where alpha `[H, W]` is at least half its greatest value."""
     inside = alpha >= 0.5 * float(alpha.max())
-    rows, columns = inside.any(axis=1).nonzero()[0], inside.any(axis=0).nonzero()[0]
+    rows, columns = (np.flatnonzero(np.any(inside, axis=axis)) for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 

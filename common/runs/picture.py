@@ -125,8 +125,10 @@ def adopt(source: Run, target: Run) -> None:
 def elevation_of(run: Run) -> float | None:
     """How high the picture's camera stood, degrees; None if that is yet to be searched."""
     image = run.config.image
-    if image is None or image.elevation != "auto":
-        return None if image is None else image.elevation
+    if image is None:
+        return None
+    if image.elevation != "auto":
+        return float(image.elevation)
     try:
         return float(json.loads((run.folder / FOLDER / POSE).read_text("utf-8"))["elevation"])
     except FileNotFoundError:

@@ -9,6 +9,7 @@ checkpoints; only widths, depths and vocabularies are small. `build(family, fold
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +43,11 @@ from transformers import (
     T5Tokenizer,
 )
 
-Family = Literal["sd15", "sd2v", "sdxl", "if", "sd3", "flux", "flux-schnell", "camera-pixel"]
+from maquette.common.priors.camera_features import LABELS, SURFACE
+
+Family = Literal[
+    "sd15", "sd2v", "sdxl", "if", "sd3", "flux", "flux-schnell", "camera-pixel", "pictured-pixel"
+]
 FAMILIES: tuple[Family, ...] = ("sd15", "sd2v", "sdxl", "if", "sd3", "flux")
 RESOLUTION = 64  # every latent model's, so that its latents are 8 x 8
 TEXT_WIDTH = 32
@@ -61,6 +66,9 @@ def build(family: Family, folder: Path | str, seed: int = 0) -> Path:
         "flux": _flux,
         "flux-schnell": _flux_schnell,
         "camera-pixel": _camera_pixel,
+        "pictured-pixel": partial(
+            _camera_pixel, in_channels=6 + SURFACE, projection_class_embeddings_input_dim=LABELS
+        ),
     }
     builders[family]().save_pretrained(folder, safe_serialization=True)
     return Path(folder)
@@ -241,18 +249,24 @@ def _deepfloyd() -> IFPipeline:
     )
 
 
-def _camera_pixel() -> IFPipeline:
-    """A small pixel model that reads CLIP text and is told the camera as class labels."""
+def _camera_pixel(**told: int) -> IFPipeline:
+    """A small pixel model that reads CLIP text and is told the camera as class labels.
+
+    told: other channels and labels, for one that is told a picture as well.
+    """
     tokenizer = clip_tokenizer()
     return IFPipeline(
         tokenizer=tokenizer,
         text_encoder=clip_encoder(tokenizer),
         unet=unet(
             sample_size=32,
-            in_channels=3,
-            out_channels=3,
-            class_embed_type="projection",
-            projection_class_embeddings_input_dim=12,
+            **{
+                "in_channels": 3,
+                "out_channels": 3,
+                "class_embed_type": "projection",
+                "projection_class_embeddings_input_dim": 12,
+                **told,
+            },
         ),
         scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"),
         safety_checker=None,
