@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 import threading
@@ -82,7 +83,7 @@ def told(state: dict[str, Any]) -> str:
 
 def build(desk: Desk) -> Any:
     """The page of a desk, as gradio's `Blocks`."""
-    import gradio as gr
+    gr = _gradio()
 
     def make(prompt: str, image: str | None, prior: str, preset: str, seed: float) -> str:
         """Queue a run of a prompt, a picture, or both; its name."""
@@ -163,6 +164,15 @@ def build(desk: Desk) -> Any:
     return blocks
 
 
+def _gradio() -> Any:
+    try:
+        return importlib.import_module("gradio")
+    except ImportError:
+        raise UserError(
+            "ui needs gradio, which isn't installed: pip install 'maquette[ui]'"
+        ) from None
+
+
 def _asked(gr: Any, call: Any) -> Any:
     """What a call gives; a visitor's mistake becomes a line on the page."""
     try:
@@ -196,12 +206,7 @@ def serve(
     copies = tempfile.TemporaryDirectory(prefix="maquette-ui-")
     os.environ["GRADIO_TEMP_DIR"] = copies.name  # gone with the server
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    try:
-        import gradio as gr
-    except ImportError:
-        raise UserError(
-            "ui needs gradio, which isn't installed: pip install 'maquette[ui]'"
-        ) from None
+    gr = _gradio()
     port = free_port(host, port)
     desk = Desk(root, at_once, settings)
     stopped = threading.Event()
