@@ -32,7 +32,8 @@ bench: .venv/installed-dev
 	for name in hashgrid.py rasterize.py export.py run_cpu.py "run_cpu.py --prior exact" \
 		known_answer.py "known_answer.py --prior blind" "known_answer.py --prior exact" \
 		"known_answer.py --image --mesh --prior exact" \
-		embedded.py pictures.py "prior.py samples" "prior.py errors" "prior.py seeds" losses.py; do \
+		embedded.py pictures.py "prior.py samples" "prior.py errors" "prior.py seeds" losses.py \
+		"watching.py" "watching.py --prior exact" "presets.py --prior exact" presets.py "many.py --rate"; do \
 		$(BIN)/python benchmarks/$$name || exit 1; done
 
 # The gallery's twelve, by a batch over this machine's cores; the same command goes on with it.

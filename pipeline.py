@@ -11,9 +11,9 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,7 +35,10 @@ _REFUSED = {
     if hasattr(errno, name)
 }
 # How torch and the system's loader word that memory ran out.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "alloc_cpu")
+_NO_MEMORY = (
+    *("can't allocate memory", "not enough memory", "Cannot allocate memory", "alloc_cpu"),
+    *("failed to map segment", "can't start new thread"),
+)
 
 app = typer.Typer(
     name="maquette",
@@ -105,6 +108,14 @@ FineSteps = Annotated[
 Redo = Annotated[
     bool, typer.Option("--redo", help="Do again what other settings made; the old is kept beside.")
 ]
+Gpus = Annotated[
+    int, typer.Option("--gpus", metavar="N", min=1, help="Share the views among N GPUs.")
+]
+OnFailure = Literal["stop", "retry"]
+Answer = Annotated[
+    OnFailure,
+    typer.Option("--on-failure", help="stop in one line, or retry: slower, then other seeds."),
+]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
 Seeds = Annotated[
     int | None, typer.Option("--seeds", metavar="N", help="N runs of as many seeds, ranked.")
@@ -167,14 +178,21 @@ def run(
     vram: Vram = None,
     seed: Seed = None,
     device: Device = None,
+    on_failure: Answer = "stop",
     threads: Threads = None,
     out: Out = None,
     preset: Preset = None,
     seeds: Seeds = None,
     clip: Clip = None,
+    gpus: Gpus = 1,
 ) -> None:
     """Make a textured mesh of a prompt, a picture, or both: coarse stage, fine stage, export."""
     from maquette.common.begin import Choices, begin
+    from maquette.common.launch import launch, on_gpus, without_gpus
+
+    if on_gpus(gpus, device):
+        launch(gpus, without_gpus(sys.argv[1:]))
+        return
 
     settle(threads)
     choices = Choices(
@@ -186,7 +204,8 @@ def run(
 
         run_seeds(prompt or "", choices, seeds, clip)
         return
-    _all_stages(begin(prompt or "", choices))
+    begun = _begun(lambda: begin(prompt or "", choices), device)
+    _all_stages(begun, on_failure=on_failure)
 
 
 @app.command(epilog=ALL_WORDS)
@@ -295,14 +314,22 @@ def resume(
     coarse_steps: CoarseSteps = None,
     fine_steps: FineSteps = None,
     redo: Redo = False,
+    on_failure: Answer = "stop",
     threads: Threads = None,
+    gpus: Gpus = 1,
 ) -> None:
     """Go on with a run from its last checkpoint, through all stages; or with more steps."""
+    from maquette.common.launch import launch, on_gpus, without_gpus
     from maquette.common.runs.folder import lengthened, open_run
 
-    opened = lengthened(open_run(run_folder), {"coarse": coarse_steps, "fine": fine_steps})
+    opened = open_run(run_folder)
+    if on_gpus(gpus, opened.config.device):
+        launch(gpus, without_gpus(sys.argv[1:]))
+        return
     settle(threads or opened.threads)
-    _all_stages(opened, redo or coarse_steps is not None)
+    steps = {"coarse": coarse_steps, "fine": fine_steps}
+    begun = _begun(lambda: lengthened(opened, steps), opened.config.device)
+    _all_stages(begun, redo or coarse_steps is not None, on_failure)
 
 
 @app.command("invert")
@@ -417,6 +444,10 @@ def main() -> None:
         place = f" ({shown(error.filename, 120)})" if error.filename else ""
         _fail(f"{error.strerror}{place}: mend that, then go on with: maquette resume RUN")
     except (MemoryError, RuntimeError, ImportError) as error:
+        from maquette.common import launch, ranks
+
+        if ranks.lost(error):
+            _fail("another process of the run has ended; its last checkpoint is kept", launch.LOST)
         if not isinstance(error, MemoryError) and not any(w in str(error) for w in _NO_MEMORY):
             raise
         _fail(
@@ -435,7 +466,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
     from maquette.common.runs.progress import emit
     from maquette.common.runs.watching import watching
 
@@ -443,7 +474,7 @@ def _fail(message: str) -> None:
     if watching().output == "json":
         emit("error", message=line.removeprefix("error: "))
     typer.echo(line, err=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _lower(text: str) -> str:
@@ -472,6 +503,25 @@ def _read_as_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
+def _begun(begin: Callable[[], Any], device: str | None) -> Any:
+    """The run that `begin` gives; of several processes at it the first one begins."""
+    from maquette.common import ranks
+    from maquette.common.runs.folder import open_run
+
+    if ranks.join(device).count == 1:
+        return begin()
+    opened, error = None, None
+    if ranks.now().first:
+        try:
+            opened = begin()
+        except UserError as wrong:
+            error = str(wrong)
+    folder, error = ranks.told((opened and str(opened.folder), error))
+    if error is not None:
+        raise UserError(error)
+    return opened or open_run(folder)
+
+
 @contextmanager
 def _at_work(opened: Any) -> Iterator[None]:
     """Be the run's only writer; who stops the work is told how to go on with it."""
@@ -487,17 +537,33 @@ def _at_work(opened: Any) -> Iterator[None]:
             raise
 
 
-def _all_stages(opened: Any, redo: bool = False) -> None:
+def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "stop") -> None:
     from maquette.coarse.train import run_coarse
+    from maquette.common import ranks
+    from maquette.common.guidance.prepare import verify_later
     from maquette.common.runs.announce import announce
+    from maquette.common.runs.failure import SEEDS, FailedError, next_seed
+    from maquette.common.runs.progress import say
+    from maquette.common.runs.stage import COARSE, FINE
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
 
     announce(opened)
     with _at_work(opened):
-        run_coarse(opened, redo)
-        run_fine(opened, redo)
-        finish_export(opened)
+        verify_later(opened, FINE, COARSE)
+        for attempt in range(SEEDS + 1):
+            try:
+                run_coarse(opened, redo, on_failure)
+                run_fine(opened, redo, on_failure)
+                break
+            except FailedError as failed:
+                if on_failure == "stop" or attempt == SEEDS or ranks.now().count > 1:
+                    raise
+                opened, redo = next_seed(opened), True
+                say(f"{failed.wrong}; beginning again with seed {opened.config.seed}")
+        if ranks.now().first:
+            finish_export(opened)
+    ranks.leave()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
+from ..common import ranks
 from ..common.config.models import BackgroundConfig
 from ..common.device import constant, send
 
@@ -41,7 +42,7 @@ class Background(nn.Module):
             case "random":
                 if not random:
                     return solid
-                colors = torch.rand(directions.shape[0], 1, 1, 3)
+                colors = ranks.drawn(torch.rand, directions.shape[0], 1, 1, 3)
                 return send(colors, directions.device).expand_as(directions)
             case "environment":
                 assert self.layers is not None

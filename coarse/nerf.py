@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common import ranks
 from ..common.config.models import BackgroundConfig, CoarseConfig, HandoffConfig
 from ..common.fields.field import EXTENT, HashField
 from ..common.guidance.judges import Views
@@ -98,8 +99,11 @@ class Nerf:
         total = step_schedule(weights.opacity, step) * opacity_loss(rendered.opacity)
         total = total + step_schedule(weights.entropy, step) * entropy_loss(rendered.opacity)
         facing = step_schedule(weights.orientation, step)
-        if facing != 0.0 and rendered.normals.shape[0] > 0:
-            total = total + facing * orientation_loss(
+        if facing == 0.0:
+            return total
+        share = ranks.share_of(rendered.normals.shape[0], rendered.opacity.device)
+        if rendered.normals.shape[0] > 0:
+            total = total + facing * share * orientation_loss(
                 rendered.normals, rendered.directions, rendered.hit_opacity
             )
         return total

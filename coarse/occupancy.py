@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..common import ranks
 from ..common.config.models import OccupancyConfig
 from ..common.device import Waiting, send
 from ..common.fields.field import EXTENT
@@ -57,7 +58,7 @@ class Occupancy(nn.Module):
 
     def sample(self, origins: Tensor, directions: Tensor, jitter: bool) -> Samples:
         """Packed samples of rays `[R, 3]` in occupied cells; `jitter` shifts each ray's steps."""
-        shift = send(torch.rand(origins.shape[0]), origins.device) if jitter else None
+        shift = send(ranks.drawn(torch.rand, origins.shape[0]), origins.device) if jitter else None
         return march(
             origins,
             directions,

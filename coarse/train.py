@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..common import ranks
 from ..common.config.models import CoarseConfig
 from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
@@ -16,8 +17,9 @@ from ..common.runs.coarse_result import (
     is_cleaned,
     write_result,
 )
+from ..common.runs.failure import OnFailure, Watch
 from ..common.runs.folder import Run
-from ..common.runs.loop import Together, begin_on, train
+from ..common.runs.loop import Hooks, Together, begin_on, looks, train
 from ..common.runs.origin import agree, finish
 from ..common.runs.stage import COARSE
 from ..common.scene.images import save_strip
@@ -33,17 +35,20 @@ def make_scene(config: CoarseConfig, device: torch.device) -> Scene:
     return Nerf(config, device)
 
 
-def run_coarse(run: Run, redo: bool = False) -> None:
+def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> None:
     """Train the coarse stage of a run to its end, going on from its last checkpoint.
 
     redo: whether a result that other settings made is put aside; else that raises UserError.
+    on_failure: see `runs.failure`; raises its `FailedError` where the stage fails.
     """
     config = run.config.coarse
     if is_cleaned(run):
         return  # what it was made of is gone with it
     origin = coarse_origin(run, prior_digest(config.prior, COARSE.space))
     newest = max(steps_on_disk(run.coarse), default=None)
-    agree(run, run.coarse, "coarse", origin, redo, newest)
+    if ranks.now().first:
+        agree(run, run.coarse, "coarse", origin, redo, newest)
+    ranks.wait()
     if handed_off(run):
         return
     device = begin_on(run)
@@ -51,6 +56,7 @@ def run_coarse(run: Run, redo: bool = False) -> None:
     scene = make_scene(config, device)
     judges = prepare_judges(run, COARSE, device)
     learner = scene.learner()
+    watch = Watch("coarse", config.steps, run.config.seed)
 
     def step(index: int) -> dict[str, Number]:
         with judges.memory_advice():
@@ -64,13 +70,19 @@ def run_coarse(run: Run, redo: bool = False) -> None:
             loss = judged.loss + own
             learner.descend(loss, index, config.steps)
             judges.learn()
-        return {"loss": shown(loss), **judged.watch}
+        value = shown(loss)
+        if looks(index, device):
+            watch.look(index, float(value), views.image, views.opacity)
+        return {"loss": value, **judged.watch}
 
     state = Together(learner, judges=judges)
-    every, check = config.checkpoint_every, learner.check
     with watching_growth(run, COARSE).shows(scene, judges) as growth:
-        train(run, "coarse", run.coarse, state, config.steps, every, step, check, growth)
-    save_strip(scene.preview(), run.coarse / PREVIEW)
-    picture_end(run.coarse, scene, 128)
-    write_result(run, scene.hand_off(run.config.handoff))
-    finish(run.coarse, origin, PREVIEW)
+        hooks = Hooks(growth, learner.check, learner.slow, on_failure)
+        every = config.checkpoint_every
+        train(run, "coarse", run.coarse, state, config.steps, every, step, hooks)
+    if ranks.now().first:
+        save_strip(scene.preview(), run.coarse / PREVIEW)
+        picture_end(run.coarse, scene, 128)
+        write_result(run, scene.hand_off(run.config.handoff))
+        finish(run.coarse, origin, PREVIEW)
+    ranks.wait()

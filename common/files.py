@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from . import ranks
 from .errors import UserError
 
 _PART = ".part"
@@ -20,8 +21,11 @@ _PART = ".part"
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
 
-    The data goes to a temporary name in the same folder, is synced, and then renamed.
+    The data goes to a temporary name in the same folder, is synced, and then renamed. Of several
+    processes at a run the first one writes.
     """
+    if not ranks.now().first:
+        return
     payload = data.encode("utf-8") if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     try:
@@ -78,6 +82,8 @@ def digest_of(path: Path) -> str:
 
 def remove_parts(folder: Path) -> None:
     """Remove what `write_whole` left behind in a folder when the program was killed within it."""
+    if not ranks.now().first:
+        return
     for part in folder.glob(f".*{_PART}"):
         part.unlink(missing_ok=True)
 
@@ -87,8 +93,12 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """Keep a second process of the program from writing into a folder, made if need be, meanwhile.
 
     The lock is the system's and ends with the process, however that ends. A file system without
-    locks goes without. Raises UserError if another process has it.
+    locks goes without. Raises UserError if another process has it; the other processes at the same
+    run don't ask.
     """
+    if not ranks.now().first:
+        yield
+        return
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

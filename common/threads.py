@@ -8,6 +8,7 @@ their cores (`benchmarks/threads.py`).
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from .errors import UserError, shown
 
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 MOST = 1024
+LEAST_ADDRESSES = 3 * 2**29
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 _LOOK = 0.1  # seconds over which other programs' work is measured
@@ -33,7 +35,9 @@ def settle(wanted: int | None, environment: MutableMapping[str, str] | None = No
     environment = os.environ if environment is None else environment
     for name in COUNTS:
         _checked(name, environment.get(name))
+    _check_address_space()
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _place_for_compiled_code(environment)
     if wanted is not None:
         if not 1 <= wanted <= MOST:
             raise UserError(f"--threads: expected a number from 1 to {MOST}, got {shown(wanted)}")
@@ -50,6 +54,40 @@ def settle(wanted: int | None, environment: MutableMapping[str, str] | None = No
     for name in COUNTS:
         environment.setdefault(name, str(granted))
     return granted
+
+
+def _check_address_space() -> None:
+    """Raise UserError for a limit (`ulimit -v`) under which the libraries can't even be loaded.
+
+    They end the process then, without a word that could be caught.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
+        raise UserError(
+            f"this process may have {limit / 2**30:.1f} GiB of memory addresses (ulimit -v), and "
+            f"torch alone takes {LEAST_ADDRESSES / 2**30:.1f}; allow more, such as: ulimit -v "
+            "unlimited"
+        )
+
+
+def _place_for_compiled_code(environment: MutableMapping[str, str]) -> None:
+    """Give numba a folder that can be written to, where it would find none and stop at once.
+
+    It takes the package's own folder, or the user's cache; an installation of the system and a
+    missing or foreign home leave it neither.
+    """
+    if "NUMBA_CACHE_DIR" in environment:
+        return
+    home = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "/")) / ".cache")
+    nearest = next((p for p in (home, *home.parents) if p.exists()), home)
+    if any(os.access(place, os.W_OK) for place in (Path(__file__).parent, nearest)):
+        return
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    environment["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"maquette-numba-{user}")
 
 
 def crowding() -> str | None:

@@ -27,6 +27,7 @@ from ..common.runs.checkpoints import (
     write_tensors,
 )
 from ..common.runs.coarse_result import CoarseResult, color_from, color_tensors
+from ..common.runs.failure import FailedError, Kind
 from ..common.scene.cameras import sphere_views
 from .cleaning import fill_cavities, remove_floaters
 from .distance import signed_distance
@@ -111,7 +112,7 @@ def from_coarse(
     volume = fill_cavities(volume, cut)
     # The outermost lattice points count as empty, so that the surface closes.
     if not bool((volume[1:-1, 1:-1, 1:-1] > cut).any()):
-        raise UserError(_collapsed("it has no solid part"))
+        raise _collapsed("empty", "it has no solid part")
     points = grid.vertices().numpy()
     distance = signed_distance(volume, cut, EXTENT, points) / grid.cell_size
     report = dataclasses.replace(
@@ -153,9 +154,9 @@ def check_collapse(opacity: Tensor) -> None:
     """Raise UserError if a scene of these opacities `[V, H, H]` shows nothing, or only fog."""
     share = float((opacity > OPAQUE).float().mean())
     if share < _EMPTY:
-        raise UserError(_collapsed("it is empty"))
+        raise _collapsed("empty", "it is empty")
     if share > _FULL:
-        raise UserError(_collapsed("it fills the whole sphere"))
+        raise _collapsed("full", "it fills the whole sphere")
 
 
 def silhouette_iou(vertices: Tensor, faces: Tensor, opacity: Tensor) -> float:
@@ -168,9 +169,13 @@ def silhouette_iou(vertices: Tensor, faces: Tensor, opacity: Tensor) -> float:
     return float(((seen & opaque).sum(dim=(1, 2)) / union).mean())
 
 
-def _collapsed(what: str) -> str:
-    return (
-        f"the coarse stage has collapsed: {what}, so there is no mesh to make. Try another --seed, "
-        "more --set coarse.steps, or other --set coarse.losses.opacity and coarse.losses.entropy "
-        "(lower where it is empty, higher where it fills all), then run again"
+def _collapsed(kind: Kind, what: str) -> FailedError:
+    other = "lower" if kind == "empty" else "higher"
+    return FailedError(
+        kind,
+        "coarse",
+        0,
+        f"the coarse stage has collapsed: {what}, so there is no mesh to make",
+        f"begin a new run with another --seed, more --set coarse.steps or a {other} --set "
+        "coarse.losses.opacity, or resume this one with --on-failure retry",
     )

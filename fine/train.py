@@ -10,6 +10,7 @@ import time
 import torch
 from torch import Tensor
 
+from ..common import ranks
 from ..common.config.models import FineConfig
 from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
@@ -32,8 +33,9 @@ from ..common.runs.coarse_result import (
     is_cleaned,
     read_result,
 )
+from ..common.runs.failure import FailedError, OnFailure, Watch, failures, record
 from ..common.runs.folder import Run
-from ..common.runs.loop import Together, begin_on, save, train
+from ..common.runs.loop import Hooks, Together, begin_on, looks, save, train
 from ..common.runs.origin import agree, finish, outputs_whole
 from ..common.runs.progress import say
 from ..common.runs.stage import FINE
@@ -50,30 +52,35 @@ from .pictures import Pictured
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
 
-def run_fine(run: Run, redo: bool = False) -> None:
+def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> None:
     """Refine the first shape of a run to the end, going on from the last checkpoint.
 
     redo: whether a result that other settings made is put aside; else that raises UserError.
+    on_failure: see `runs.failure`; raises its `FailedError` where the stage fails.
     """
     config = run.config.fine
     if is_cleaned(run) and is_complete(run):
         return  # what it was made of is gone
     origin = fine_origin(run, prior_digest(config.prior, FINE.space))
     newest = max(steps_on_disk(run.fine), default=None)
-    agree(run, run.fine, "fine", origin, redo, newest)
+    if ranks.now().first:
+        agree(run, run.fine, "fine", origin, redo, newest)
+    ranks.wait()
     if is_complete(run):
         return
     result = read_result(run)
     device = begin_on(run)
     torch.manual_seed(run.config.seed + 1)
-    if not steps_on_disk(run.fine):
+    if ranks.now().first and not steps_on_disk(run.fine):
         hand_off(run, result)
+    ranks.wait()
     shape = read_first(run.fine)
     with fitting(run.fine / FIRST):
         model = FineModel.begin(shape, config, device)
     background = shape.background.to(device)  # frozen from here on, as in Magic3D
     judges = prepare_judges(run, FINE, device)
     learner = model.learner(config)
+    watch = Watch("fine", config.steps, run.config.seed)
     finished = functools.cache(lambda: model.surface().detach())
 
     def step(index: int) -> dict[str, Number]:
@@ -93,16 +100,21 @@ def run_fine(run: Run, redo: bool = False) -> None:
                 loss = loss + regularizers(surface, model.sdf.value, config, index)
             learner.descend(loss, index, config.steps)
             judges.learn()
-        return {"loss": shown(loss), **judged.watch}
+        value = shown(loss)
+        if looks(index, device):
+            watch.look(index, float(value), views.image, None)
+        return {"loss": value, **judged.watch}
 
     state = Together(learner, judges=judges)
-    every, check = config.checkpoint_every, learner.check
     subject = Pictured(model, config, background)
     with watching_growth(run, FINE).shows(subject, judges) as growth:
-        train(run, "fine", run.fine, state, config.steps, every, step, check, growth)
-    picture_end(run.fine, subject, 256)
-    save_strip(preview(model, config), run.fine / PREVIEW)
-    finish(run.fine, origin, PREVIEW)
+        hooks = Hooks(growth, learner.check, learner.slow, on_failure)
+        every = config.checkpoint_every
+        train(run, "fine", run.fine, state, config.steps, every, step, hooks)
+    if ranks.now().first:
+        picture_end(run.fine, subject, 256)
+        save_strip(preview(model, config), run.fine / PREVIEW)
+        finish(run.fine, origin, PREVIEW)
 
 
 def look_at(
@@ -123,7 +135,11 @@ def hand_off(run: Run, result: CoarseResult) -> None:
     """The hand-off: make the first mesh, record its fit, write the checkpoint of step 0."""
     began = time.monotonic()
     config = run.config.fine
-    shape, report = from_coarse(result, lattice(config), run.config.handoff)
+    try:
+        shape, report = from_coarse(result, lattice(config), run.config.handoff)
+    except FailedError as failed:
+        record(run, failed)
+        raise
     model = FineModel.begin(shape, config, torch.device("cpu"))
     surface = model.mesh()
     report = dataclasses.replace(
@@ -173,10 +189,10 @@ def load_finished(run: Run) -> FineModel:
         if damaged:
             reason = damaged[0].partition("; going on")[0]
             raise UserError(f"{reason}; make it again: maquette resume {run.folder}")
-        raise UserError(
-            f"the fine stage of {run.folder} isn't finished (step {step or 0} of {total}); finish "
-            f"it first: maquette resume {run.folder}"
-        )
+        unfinished = f"the fine stage of {run.folder} isn't finished (step {step or 0} of {total})"
+        if failed := failures(run):
+            raise UserError(f"{unfinished}: {failed[-1]}")
+        raise UserError(f"{unfinished}; finish it first: maquette resume {run.folder}")
     model = first_model(run)
     with fitting(checkpoint_path(run.fine, total)):
         model.learner(config).load(tensors)

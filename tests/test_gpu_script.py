@@ -1,4 +1,4 @@
-"""The script for a GPU at hand for minutes: every part tiny, on the CPU, so that it can't rot."""
+"""The script for a GPU that is at hand for minutes: every part tiny, on the CPU."""
 
 from __future__ import annotations
 

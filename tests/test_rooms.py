@@ -9,8 +9,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("common/errors", "common/schedules"),
-    ("common/files", "common/device", "common/options", "common/stopping", "common/threads"),
+    ("common/errors", "common/schedules", "common/ranks"),
+    (
+        "common/files",
+        "common/device",
+        "common/options",
+        "common/launch",
+        "common/stopping",
+        "common/threads",
+    ),
     ("common/losses",),
     ("common/config",),
     ("common/backends", "common/triton_probe"),

@@ -57,6 +57,9 @@ class PriorConfig(Part):
     """Whether a prior that can be told a picture of the object is told it."""
     pose: Literal["auto", "zero123", "stable"] = "auto"
     """How a Zero-1-to-3 is told where a view lies; `auto` goes by "stable" in the model's name."""
+    config: str | None = None
+    """The diffusers folder, or hub id, whose configuration a single-file checkpoint has; null asks
+    the hub for the usual one of its kind."""
     revision: str | None = None
     """Branch, tag or commit on the hub; the commit that is found is kept for the whole run."""
     variant: str | None = None

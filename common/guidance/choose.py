@@ -27,8 +27,7 @@ from ..priors.location import (
     Family,
     Location,
     family_of,
-    hub_errors,
-    missing_libraries,
+    hub_file,
     weights_file,
 )
 from ..runs.stage import STAGES, AnyStageConfig, Stage
@@ -168,14 +167,7 @@ def _check_clip(part: AnyStageConfig) -> None:
             "example openai/clip-vit-base-patch16"
         )
     else:
-        with missing_libraries():
-            import huggingface_hub
-        with hub_errors(config.model, config.revision):
-            file = Path(
-                huggingface_hub.hf_hub_download(
-                    config.model, "config.json", revision=config.revision
-                )
-            )
+        file = hub_file(config.model, "config.json", config.revision)
     try:
         kind = json.loads(file.read_text("utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
@@ -318,13 +310,7 @@ def _unet_config(location: Location) -> Mapping[str, Any]:
     """The U-Net's configuration, if there is one; else nothing."""
     folder = location.folder
     if folder is None and location.commit is not None:
-        import huggingface_hub
-
-        with hub_errors(location.source, location.commit):
-            file = huggingface_hub.hf_hub_download(
-                location.source, "unet/config.json", revision=location.commit
-            )
-        folder = Path(file).parents[1]
+        folder = hub_file(location.source, "unet/config.json", location.commit).parents[1]
     try:
         found = json.loads(((folder or Path()) / "unet" / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -378,6 +364,8 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         prior, changes = part.prior, {}
         changes["loras"] = [f"{_absolute(path)}:{w}" for path, w in map(parse_lora, prior.loras)]
         changes["textual_inversions"] = [_absolute(path) for path in prior.textual_inversions]
+        if prior.config is not None:
+            changes["config"] = _absolute(prior.config)
         if prior.name not in (EXACT, TOYBOX, *EMBEDDED, *ALIASES):
             changes["name"] = _absolute(prior.name)
         second = part.image_prior

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import ranks
 from ..device import send
 from ..errors import UserError
 from ..losses import CriticConfig
@@ -112,10 +113,10 @@ class LoraCritic:
         x, schedule, total = x.detach(), self.prior.schedule, 0.0
         for _ in range(self.config.updates):
             groups = x.shape[0] // self.prior.group
-            t = torch.randint(len(schedule), (groups,), generator=generator)
+            t = ranks.drawn(_integers, groups, len(schedule), generator=generator)
             t = send(t, x.device)
             t = t.repeat_interleave(self.prior.group)
-            noise = torch.randn(x.shape, generator=generator).to(x, non_blocking=True)
+            noise = ranks.drawn(torch.randn, *x.shape, generator=generator).to(x, non_blocking=True)
             told = float(torch.rand(1, generator=generator)) >= self.config.camera_dropout
             inside = condition if told else replace(condition, cameras=None)
             with torch.enable_grad(), self._speaking(cameras if told else None):
@@ -123,6 +124,7 @@ class LoraCritic:
                 e_phi = self.prior.denoise(x_t, t, inside)
                 loss = (e_phi - noise).square().sum()
                 loss.backward()
+                ranks.average_gradients(self._parameters.values())
                 self._follow_parameters()
                 self._optimizer.step()
                 self._optimizer.zero_grad(set_to_none=True)
@@ -171,6 +173,11 @@ class LoraCritic:
             for key in ("exp_avg", "exp_avg_sq"):
                 if key in state:
                     state[key] = state[key].to(parameter.device)
+
+
+def _integers(count: int, limit: int, generator: torch.Generator | None) -> Tensor:
+    """`count` whole numbers in [0, limit)."""
+    return torch.randint(limit, (count,), generator=generator)
 
 
 def add_lora(

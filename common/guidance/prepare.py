@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .. import ranks
 from ..config.models import CoarseConfig
 from ..config.priors import PriorConfig, parse_lora
 from ..embedded.door import keeping, load, load_or_kept
-from ..embedded.names import EXACT, for_space, model_folder
+from ..embedded.names import EMBEDDED, EXACT, TOYBOX, for_space, model_folder
 from ..errors import UserError
 from ..files import write_whole
 from ..losses import VSD
 from ..options import values_of
 from ..priors.base import Prior
 from ..priors.loading import choose_dtype, dtype_note
+from ..priors.memory import release
 from ..priors.pretrained import PretrainedPrior
 from ..runs.folder import Run
 from ..runs.picture import elevation_of, read_kept, write_elevation
@@ -70,12 +72,35 @@ def prepare_judges(run: Run, stage: Stage, device: torch.device) -> Panel:
         panel = Panel({name: (judge, wanted[name]) for name, judge in judges.items()})
     except ValueError as error:
         raise UserError(f"{stage.name}.{error}; give some of them the weight 0") from None
+    together = ranks.now().count
+    if together > 1 and config.views % (panel.group * together):
+        raise UserError(
+            f"{stage.name}.views: {config.views} can't be shared among {together} processes in "
+            f"groups of {panel.group}; give a multiple of {panel.group * together}"
+        )
     if config.views % panel.group:
         raise UserError(
             f"{stage.name}.views: this prior denoises {panel.group} views of an object together; "
             f"give a multiple of {panel.group}, not {config.views}"
         )
     return panel
+
+
+def verify_later(run: Run, later: Stage, before: Stage) -> None:
+    """Load a later stage's model once and let it go, so that a fault is told before any step.
+
+    Not for models that come with the program, for one that the stage before loads as well, or for
+    one that was loaded already. Raises UserError as `prepare_judges` would.
+    """
+    config = later.config(run.config)
+    prior, other = config.prior, before.config(run.config).prior
+    own = prior.name in (EXACT, TOYBOX, *EMBEDDED)
+    if own or prior == other or "prior" not in judges_of(config):
+        return
+    if read_pin(later.folder(run)) is not None:
+        return
+    load(for_space(prior, later.space), "cpu")
+    release()
 
 
 def make_judge(name: str, run: Run, stage: Stage, device: torch.device) -> Judge:
@@ -288,6 +313,8 @@ def _identity(options: PriorConfig, pin: dict[str, Any], device: torch.device) -
     changes = [path for path, _ in loras] + list(options.textual_inversions)
     folder = model_folder(pin["source"])
     encoders = [*sorted(folder.glob("text_encoder*")), *sorted(folder.glob("tokenizer*"))]
+    if folder.is_file():
+        encoders = [folder]
     return {
         "source": pin["source"],
         "revision": pin["revision"],

@@ -10,6 +10,7 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
+from .. import ranks
 from ..device import send, shown
 from ..errors import UserError
 from ..losses import Distillation
@@ -71,7 +72,7 @@ class ScoreDistillation:
         x = self.prior.encode_image(views.image)
         count = x.shape[0]
         t = send(self.timesteps(step, count), x.device)
-        noise = torch.randn(x.shape).to(x, non_blocking=True)
+        noise = ranks.drawn(torch.randn, *x.shape).to(x, non_blocking=True)
         rows = self.conditioner.rows(views.cameras)
         if views.surface is not None and self.prior.takes_surface:
             rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
@@ -131,8 +132,12 @@ class ScoreDistillation:
         low, high = timestep_range(loss.t_min, loss.t_max, step)
         match loss.timesteps:
             case "uniform":
-                groups = count // self.group
-                t = sample_timesteps(total, low, high, groups, torch.default_generator)
+                t = ranks.drawn(
+                    lambda groups: sample_timesteps(
+                        total, low, high, groups, torch.default_generator
+                    ),
+                    count // self.group,
+                )
                 return t.repeat_interleave(self.group)
             case "sqrt":
                 end = min(loss.sqrt_end, high)

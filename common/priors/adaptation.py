@@ -169,6 +169,10 @@ def weight_errors(what: str, variant: str | None) -> Iterator[None]:
             raise UserError(
                 f'{what} has no files of variant "{variant}"; leave the variant out'
             ) from error
+        if "meta tensor" in line:
+            raise UserError(
+                f"{what} lacks tensors that its configuration asks for; fetch the model again"
+            ) from error
         if "safetensors" in line or ".bin" in line:
             raise UserError(
                 f"{what} lacks safetensors weights ({line}); pickled weights aren't read: convert"

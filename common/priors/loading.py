@@ -19,16 +19,18 @@ from ..config.priors import PriorConfig
 from ..device import computes_bf16
 from ..errors import UserError
 from .adaptation import add_textual_inversions, merge_loras, weight_errors
-from .components import check_tokenizers, load_modules
+from .components import check_finite, check_tokenizers, load_modules
 from .headers import check_folder, choose_variant
 from .location import (
     UNUSED,
     Family,
     Location,
+    expanded,
     family_of,
     hub_errors,
     locate,
     missing_libraries,
+    reachable,
 )
 from .memory import card_bytes, choose_memory, stream_layers, weight_bytes
 from .parts import load_mvdream, load_zero123
@@ -188,6 +190,11 @@ def _load_pipeline(
                     )
                 )
         assert folder is not None
+        if folder.is_file():
+            pipeline = _from_file(container, folder, options, dtypes, arguments)
+            if text:
+                check_tokenizers(pipeline, location.source)
+            return pipeline, []
         check_folder(folder, location.index, skipped)
         with weight_errors(location.source, options.variant):
             modules, notes = load_modules(folder, location.index, skipped, dtypes, options.variant)
@@ -196,6 +203,40 @@ def _load_pipeline(
         with weight_errors(location.source, options.variant):
             check_tokenizers(pipeline, location.source)
     return pipeline, notes
+
+
+def _from_file(
+    container: Any,
+    file: Path,
+    options: PriorConfig,
+    dtypes: dict[str, torch.dtype],
+    arguments: dict[str, Any],
+) -> Any:
+    """The pipeline of a single-file checkpoint, its configuration given or the hub's usual one."""
+    import huggingface_hub
+
+    place: dict[str, Any] = {}
+    constants = huggingface_hub.constants
+    if options.config is not None:
+        given = expanded(options.config, "prior.config")
+        place = {"config": str(given) if given.exists() else options.config}
+        place["local_files_only"] = given.exists()
+    elif constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
+        raise UserError(
+            f"{file} needs its model's configuration, which isn't in it, and the hub can't be "
+            "reached; give a diffusers folder of the same model with --set coarse.prior.config="
+            "FOLDER (and fine.prior.config)"
+        )
+    with weight_errors(str(file), None):
+        pipeline = container.from_single_file(
+            str(file), torch_dtype=dtypes["default"], **place, **arguments
+        )
+    for name, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module):
+            check_finite(module, f"{file}: its {name}")
+    if "vae" in dtypes and getattr(pipeline, "vae", None) is not None:
+        pipeline.vae.to(dtypes["vae"])
+    return pipeline
 
 
 def _only_variant(location: Location) -> str | None:

@@ -8,16 +8,23 @@ that what can't be found is told at once.
 from __future__ import annotations
 
 import json
+import logging
 import re
+import socket
+import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from ..config.priors import PriorConfig
 from ..errors import UserError, nearest, shown
 from ..files import read_text
+from .headers import TOLD, Tensor, kind_of, read_header
 
 Family = Literal["pixel", "sd", "sdxl", "sd3", "flux", "zero123", "mvdream"]
 
@@ -51,6 +58,8 @@ SUPPORTED = (
 )
 INSTALL = "pip install diffusers transformers accelerate safetensors"
 
+PATIENCE = 1.5  # seconds within which the hub's machine must answer
+
 # Components every text-to-image pipeline may carry and distillation has no use for.
 UNUSED = {"safety_checker", "feature_extractor", "watermarker", "image_encoder"}
 
@@ -78,6 +87,8 @@ def locate(options: PriorConfig, known: Collection[str] = ()) -> Location:
     source = options.name
     if source not in ALIASES:
         folder = expanded(source, "prior")
+        if folder.is_file():
+            return _locate_file(folder, options)
         if folder.exists() or source.startswith((".", "/", "~", "\\")) or source.count("/") > 1:
             return locate_folder(folder)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
@@ -117,11 +128,7 @@ def locate_folder(folder: Path, source: str | None = None) -> Location:
     if not folder.exists():
         raise UserError(f"prior: there is no folder {shown(folder, 120)}; check the path")
     if folder.is_file():
-        raise UserError(
-            f"{folder} is a file; a prior is a diffusers folder: convert single-file checkpoints"
-            " with diffusers' from_single_file(...).save_pretrained(FOLDER), and for Zero-1-to-3"
-            " take a converted one (--prior zero123-xl, or its copy on disk)"
-        )
+        raise UserError(f"prior: {shown(folder, 120)} is a file; give a diffusers folder")
     index = folder / "model_index.json"
     if not index.is_file():
         hint = "give the folder that holds model_index.json"
@@ -133,14 +140,140 @@ def locate_folder(folder: Path, source: str | None = None) -> Location:
     return Location(source or str(folder), None, _read_index(index), folder)
 
 
+def _locate_file(path: Path, options: PriorConfig) -> Location:
+    """A whole model in one safetensors file, told by the names in it.
+
+    Raises UserError, with what it is, for a file of another kind.
+    """
+    told = shown(path, 120)
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"prior: {told} is no safetensors file; pickled checkpoints (.ckpt, .pt) aren't read: "
+            "convert it, or give a diffusers folder"
+        )
+    tensors = read_header(path, "prior")
+    kind = kind_of(tensors)
+    if kind != "checkpoint":
+        what = "no model that is known; give a diffusers folder" if kind is None else TOLD[kind]
+        raise UserError(f"prior: {told} is {what}")
+    _check_channels(tensors, told)
+    family = _family_in(tensors)
+    if options.config is None:
+        return Location(str(path), None, _USUAL_INDEX[family], path)
+    index = locate(options.model_copy(update={"name": options.config, "config": None})).index
+    if (given := family_of(index, options.config)) != family:
+        raise UserError(
+            f"prior.config: {shown(options.config)} is of the family {given}, and {told} of "
+            f"{family}; give the configuration of its own model"
+        )
+    return Location(str(path), None, index, path)
+
+
+def _check_channels(tensors: Mapping[str, Tensor], told: str) -> None:
+    """Raise UserError for a U-Net that takes more than its own latents."""
+    first = tensors.get("model.diffusion_model.input_blocks.0.0.weight")
+    channels = first.shape[1] if first is not None and len(first.shape) == 4 else 4
+    if channels != 4:
+        kind = {9: "inpainting", 8: "editing", 5: "depth", 7: "upscaling"}.get(channels, "another")
+        raise UserError(
+            f"prior: {told} is a model for {kind} ({channels} channels in, 4 expected); give a "
+            "text-to-image model"
+        )
+
+
+def _family_in(tensors: Mapping[str, Tensor]) -> Family:
+    """The family of a single file, by its layers and the width of the text that it attends to."""
+    if any("joint_blocks." in name for name in tensors):
+        return "sd3"
+    if any("double_blocks." in name for name in tensors):
+        return "flux"
+    two = any(name.startswith("conditioner.embedders.1.") for name in tensors)
+    widths = {t.shape[1] for n, t in tensors.items() if n.endswith("attn2.to_k.weight")}
+    return "sdxl" if two or 2048 in widths else "sd"
+
+
+_CORE = {
+    "scheduler": ["diffusers", "Scheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+_SECOND = {
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+}
+_UNET = {"unet": ["diffusers", "UNet2DConditionModel"]}
+_USUAL_INDEX: Mapping[Family, Mapping[str, Any]] = {
+    "sd": _CORE | _UNET,
+    "sdxl": _CORE | _SECOND | _UNET,
+    "sd3": _CORE
+    | _SECOND
+    | {
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+        "text_encoder_3": ["transformers", "T5EncoderModel"],
+        "tokenizer_3": ["transformers", "T5TokenizerFast"],
+    },
+    "flux": _CORE | _SECOND | {"transformer": ["diffusers", "FluxTransformer2DModel"]},
+}
+"""The components that a single file of a family stands for."""
+
+
 def _locate_on_hub(repository: str, revision: str | None) -> Location:
+    index = hub_file(repository, "model_index.json", revision)
+    return Location(repository, index.parent.name, _read_index(index))
+
+
+def hub_file(repository: str, name: str, revision: str | None) -> Path:
+    """A small file of a model on the hub, from the cache where the hub can't be reached.
+
+    Raises UserError, within seconds, if it is in neither.
+    """
     with missing_libraries():
         import huggingface_hub
-    with hub_errors(repository, revision):
-        index = Path(
-            huggingface_hub.hf_hub_download(repository, "model_index.json", revision=revision)
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE or not reachable(
+        huggingface_hub.constants.ENDPOINT
+    )
+    with hub_errors(repository, revision), _quiet_hub():
+        return Path(
+            huggingface_hub.hf_hub_download(
+                repository, name, revision=revision, local_files_only=offline
+            )
         )
-    return Location(repository, index.parent.name, _read_index(index))
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without the hub's own lines about every try; what matters is said here."""
+    log = logging.getLogger("huggingface_hub")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@cache
+def reachable(endpoint: str) -> bool:
+    """Whether the hub's machine answers at all; the hub's library would try for half a minute.
+
+    Behind a proxy only the library itself can tell.
+    """
+    if urllib.request.getproxies():
+        return True
+    place = urllib.parse.urlsplit(endpoint)
+    port = place.port or (80 if place.scheme == "http" else 443)
+    answers: list[bool] = []
+
+    def knock() -> None:
+        with suppress(OSError), socket.create_connection((place.hostname, port), PATIENCE):
+            answers.append(True)
+
+    # Looking up the name knows no time limit of its own.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answers)
 
 
 def _read_index(path: Path) -> Mapping[str, Any]:

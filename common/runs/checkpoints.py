@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .. import ranks
 from ..errors import UserError, one_line, shown
 from ..files import write_whole
 
@@ -45,6 +46,8 @@ def steps_on_disk(folder: Path) -> list[int]:
 def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> Path:
     """Write the state after `step` steps and drop all but the newest `KEEP` checkpoints."""
     path = checkpoint_path(folder, step)
+    if not ranks.now().first:
+        return path
     write_tensors(path, tensors)
     for old in [s for s in steps_on_disk(folder) if s < step][: -(KEEP - 1) or None]:
         checkpoint_path(folder, old).unlink(missing_ok=True)

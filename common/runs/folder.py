@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from .. import ranks
 from ..config.differences import clash
 from ..config.models import RunConfig
 from ..config.reading import LARGEST, changed, safe_yaml, to_yaml, validate
@@ -62,9 +63,11 @@ class Run:
         return self.folder / "export"
 
     def event(self, name: str, **values: Any) -> None:
-        """Append one line to events.jsonl."""
+        """Append one line to events.jsonl; of several processes the first one does."""
         from .progress import heard
 
+        if not ranks.now().first:
+            return
         line = {"time": round(time.time(), 3), "event": name, **values}
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -232,10 +235,16 @@ def lengthened(run: Run, steps: Mapping[str, int | None]) -> Run:
         config = changed(config, stage, {"steps": count})
     if config == run.config:
         return run
-    longer = Run(run.folder, config, run.threads)
-    write_whole(run.folder / "config.yaml", _text(longer))
-    longer.event("more steps", **{k: v for k, v in steps.items() if v is not None})
-    return longer
+    given = {k: v for k, v in steps.items() if v is not None}
+    return rewritten(run, config, "more steps", **given)
+
+
+def rewritten(run: Run, config: RunConfig, event: str, **values: Any) -> Run:
+    """The same run with another configuration, in its file too; the change is kept as an event."""
+    changed_run = Run(run.folder, config, run.threads)
+    write_whole(run.folder / "config.yaml", _text(changed_run))
+    changed_run.event(event, **values)
+    return changed_run
 
 
 def _text(run: Run) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .. import backends, stopping
+from .. import backends, ranks, stopping
 from ..config.models import AdamConfig
 from ..device import Number, news, pick_device
-from ..errors import UserError
 from ..files import remove_parts
 from ..threads import crowding
 from . import checkpoints
+from .failure import FailedError, OnFailure, rate_scale, record, slower
 from .folder import Run
 from .history import seconds_after, work_of
 from .progress import say, stage_progress
@@ -78,25 +79,30 @@ class Learner:
         self.optimizer = torch.optim.Adam(groups, betas=config.betas, eps=config.eps, fused=fused)
         self._final, self._first = config.final, [group["lr"] for group in groups]
         self._failed = None if device.type == "cpu" else torch.full((), FINE, device=device)
+        self._scale = 1.0
 
     def descend(self, loss: Tensor, step: int, total: int) -> None:
         """One Adam step down `loss`, at the learning rate of `step` of `total`.
+
+        Of several processes at the run each brings the loss of its own views; they take one step.
 
         Raises NotFiniteError before anything has moved if the loss or its gradient is not finite;
         on a GPU, which would have to be waited for, nothing moves from then on, and `check` raises.
         """
         for group, first in zip(self.optimizer.param_groups, self._first, strict=True):
-            group["lr"] = first * cosine_decay(step / total, self._final)
-        if self._failed is None and not math.isfinite(float(loss.detach())):
+            group["lr"] = first * self._scale * cosine_decay(step / total, self._final)
+        value = ranks.average(loss.detach().clone())
+        if self._failed is None and not math.isfinite(float(value)):
             raise NotFiniteError("loss")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        named = [p for group in self.optimizer.param_groups for p in group["params"]]
+        named: list[Tensor] = [p for group in self.optimizer.param_groups for p in group["params"]]
+        ranks.average_gradients(named)
         # A sum of squares may leave float32's range though each of them is in it; a maximum can't.
         sizes = [p.grad.abs().max() for p in named if p.grad is not None and p.grad.numel()]
         largest = torch.stack(sizes).max() if sizes else loss.detach()
         if self._failed is not None:
-            self._remember(loss, largest, step)
+            self._remember(value, largest, step)
         elif not bool(largest.isfinite()):
             raise NotFiniteError("gradient")
         self.optimizer.step()
@@ -158,7 +164,7 @@ def begin_on(run: Run) -> torch.device:
     for line in news(run.config.device):
         run.warn(line)
     backends.use(run.config.backends)
-    device = pick_device(run.config.device)
+    device = ranks.own_device(pick_device(run.config.device))
     deterministic(device)
     return device
 
@@ -170,6 +176,26 @@ def deterministic(device: torch.device) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def looks(index: int, device: torch.device) -> bool:
+    """Whether step `index` may be looked at: on a CPU each, else one in `LOOK`, for it waits."""
+    return device.type == "cpu" or (index + 1) % LOOK == 0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a stage's loop asks beside its steps.
+
+    watcher: looks on, and changes nothing. check: raises NotFiniteError for what a device has found
+    out since it was asked last. slow: multiplies the learning rates, for `on_failure` "retry": then
+    a number that is not finite leads back to the last checkpoint with half the rate.
+    """
+
+    watcher: Watcher | None = None
+    check: Callable[[], None] = lambda: None
+    slow: Callable[[float], None] | None = None
+    on_failure: OnFailure = "stop"
+
+
 def train(
     run: Run,
     stage: str,
@@ -178,28 +204,62 @@ def train(
     total: int,
     every: int,
     step: Callable[[int], Mapping[str, Number]],
-    check: Callable[[], None] = lambda: None,
-    watcher: Watcher | None = None,
+    hooks: Hooks | None = None,
 ) -> None:
     """Take steps from the newest whole checkpoint to `total`, with a checkpoint each `every` steps.
 
     step: does step number `i` and returns the numbers to show, by name; those that lie on a device
-    are read every `LOOK` steps. check: raises NotFiniteError for what a device has found out since.
-    watcher: looks on, and changes nothing. Raises UserError if a number, or the gradient of a step,
-    is not finite, naming it, the step and what the run can go on from; nothing of that step is
-    kept. Raises Stopped, after a checkpoint of the step under way, if the process was asked to
+    are read every `LOOK` steps. Raises FailedError if one of the numbers, or the gradient of a
+    step, is not finite, naming it, the step and what the run can go on from; nothing of that step
+    is kept. Raises Stopped, after a checkpoint of the step under way, if the process was asked to
     stop.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
+    hooks = hooks or Hooks()
+    ranks.wait()  # for what the first process has written
+    while True:
+        start = _resumed(run, folder, state)
+        if hooks.slow is not None:
+            hooks.slow(rate_scale(folder))
+        if start >= total:
+            return
+        try:
+            _steps(run, stage, folder, state, (start, total), every, step, hooks)
+            return
+        except FailedError as failed:
+            record(run, failed)
+            again = hooks.on_failure == "retry" and failed.kind == "not finite"
+            if not again or hooks.slow is None or not checkpoints.steps_on_disk(folder):
+                raise
+            if (scale := slower(folder)) is None:
+                raise
+            say(f"{failed.wrong}; back to the last checkpoint, at {scale:g} of the learning rate")
+
+
+def _resumed(run: Run, folder: Path, state: Trainable) -> int:
+    """Put a stage where its newest whole checkpoint left it; the steps it had done."""
     done, tensors = checkpoints.read_latest(folder, run.warn)
     start = done or 0
     if tensors is not None:
         with checkpoints.fitting(checkpoints.checkpoint_path(folder, start)):
             state.load(tensors)
             checkpoints.load_random_state(tensors)
-    if start >= total:
-        return
+    return start
+
+
+def _steps(
+    run: Run,
+    stage: str,
+    folder: Path,
+    state: Trainable,
+    span: tuple[int, int],
+    every: int,
+    step: Callable[[int], Mapping[str, Number]],
+    hooks: Hooks,
+) -> None:
+    """The steps of a stage from `span[0]` to `span[1]`; see `train`."""
+    start, total = span
     run.event("stage started", stage=stage, step=start, total=total)
     if (line := crowding()) is not None:
         say(line)
@@ -210,13 +270,14 @@ def train(
         meter.update(start)
         numbers: Mapping[str, float] = {}
         for index in range(start, total):
-            asked = stopping.asked()
-            due = (index + 1) % every == 0 or index + 1 == total or asked
-            found = _finite_step(step, check, index, stage, look=due or (index + 1) % LOOK == 0)
+            due = (index + 1) % every == 0 or index + 1 == total
+            look = due or (index + 1) % LOOK == 0
+            found = _finite_step(step, hooks.check, index, stage, look)
             numbers = numbers if found is None else found
-            picture = watcher.after(index + 1, numbers) if watcher is not None else None
+            picture = hooks.watcher.after(index + 1, numbers) if hooks.watcher is not None else None
             meter.update(index + 1, numbers, picture)
-            if due:
+            asked = stopping.asked()
+            if due or asked:
                 save(folder, index + 1, state)
                 rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
                 run.event("checkpoint", stage=stage, step=index + 1, **rounded)
@@ -253,7 +314,4 @@ def _finite_step(
         wrong = next((n for n, value in numbers.items() if not math.isfinite(value)), "")
         if not wrong:
             return numbers
-    raise UserError(
-        f"the {stage} stage's {wrong} is not finite at step {index + 1}; its last checkpoint is "
-        f"kept. Try a lower --set {stage}.optimizer.learning_rate or another --seed in a new run"
-    ) from None
+    raise FailedError.not_finite(stage, index + 1, wrong) from None

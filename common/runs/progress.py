@@ -26,6 +26,7 @@ from rich.progress import (
     TextColumn,
 )
 
+from .. import ranks
 from .watching import watching
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -34,8 +35,10 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(message: str, *, important: bool = False) -> None:
     """One line for the user on standard error, where progress goes.
 
-    important: what is told even where little is wanted.
+    important: what is told even where little is wanted. Of several processes the first one speaks.
     """
+    if not ranks.now().first:
+        return
     match watching().output:
         case "json":
             emit("message", text=message)
@@ -224,7 +227,7 @@ def stage_progress(
     """
     _begin()
     pace = Pace(total, start, later)
-    if watching().output == "quiet":
+    if watching().output == "quiet" or not ranks.now().first:
         yield _Silence()
     elif watching().output == "json":
         yield _Objects(stage, total, pace)

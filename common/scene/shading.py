@@ -36,8 +36,15 @@ class Lights:
     def to(self, device: torch.device | str) -> Lights:
         """The same lamps on `device`; those that leave the CPU remember their modes there."""
         moved = (send(t, device) for t in (self.position, self.ambient, self.mode))
-        home = self.mode if self.mode.device.type == "cpu" else self._mode_at_home
+        home = self._mode_at_home
+        if home is None and self.mode.device.type == "cpu":
+            home = self.mode
         return Lights(*moved, _mode_at_home=home)
+
+    def rows(self, own: slice) -> Lights:
+        """Some of the lamps; whether any view is shaded is still said of all."""
+        home = self.mode if self._mode_at_home is None else self._mode_at_home
+        return Lights(self.position[own], self.ambient[own], self.mode[own], _mode_at_home=home)
 
     def need_normals(self) -> bool:
         """Whether any view is shaded at all."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import ranks
 from ..config.scene import CameraConfig, LightConfig
 from .cameras import Cameras
 from .shading import ALBEDO, LAMBERTIAN, TEXTURELESS, Lights, headlights
@@ -28,11 +29,13 @@ def sample_views(
 ) -> tuple[Cameras, Lights]:
     """The `count` cameras and lamps of a training step, drawn on the CPU, moved to `device`.
 
-    group: how many views in a row belong together; see `around`.
+    Of several processes at a run each gets its own rows. group: how many views in a row belong
+    together; see `around`.
     """
     cameras = around(sample_cameras(camera, count // group), group)
     lights = sample_lights(light, cameras, step)
-    return cameras.to(device), lights.to(device)
+    own = ranks.rows(len(cameras))
+    return cameras[own].to(device), lights.rows(own).to(device)
 
 
 def sample_cameras(config: CameraConfig, count: int) -> Cameras:

@@ -120,14 +120,16 @@ def told_range(field: FieldInfo) -> str:
             if (value := getattr(item, name, None)) is not None:
                 found[name] = value
     if "ge" in found and "le" in found:
-        return f"{found['ge']:g} to {found['le']:g}"
+        return f"{_bound(found['ge'])} to {_bound(found['le'])}"
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     return ", ".join(f"{signs[name]} {_bound(value)}" for name, value in found.items())
 
 
 def _bound(value: float) -> str:
     power = value.bit_length() - 1 if isinstance(value, int) else 0
-    return f"2^{power}" if power > 20 and value == 1 << power else f"{value:g}"
+    if power > 20 and value == 1 << power:
+        return f"2^{power}"
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _metadata(field: FieldInfo) -> list[Any]:

@@ -69,17 +69,20 @@ class Desk:
     def make(self, prompt: str, choices: Choices) -> Ticket:
         """Queue a run. Raises UserError for what is wrong with it, and for a queue that is full."""
         choices = replace(choices, settings=[*self._settings, *choices.settings])
-        plan(prompt, choices)
+        config = plan(prompt, choices)
         with self._lock:
             if sum(ticket.state == "queued" for ticket in self.tickets()) >= MOST_QUEUED:
                 raise UserError(f"{MOST_QUEUED} runs are waiting already; try again later")
-            folder = self._new_folder(prompt)
+            folder = self._new_folder(config.title)
             options = ["--out", str(folder), "--log", "none"]
             for name in ("prior", "preset", "seed", "config", "device"):
                 value = getattr(choices, name)
                 options += [] if value is None else [f"--{name}", str(value)]
             for pair in choices.settings:
                 options += ["--set", pair]
+            for image in choices.images:
+                options += ["--image", str(self._kept(Path(image), folder.name))]
+            prompt = prompt.strip()
             ticket = Ticket(folder.name, prompt, folder.name, tuple(options), time.time())
             self._write(ticket)
         self.turn()
@@ -171,7 +174,7 @@ class Desk:
         words = (
             ["resume", "--json", "--log", "none", str(self.root / ticket.folder)]
             if begun
-            else ["run", "--json", *ticket.options, "--", ticket.prompt]
+            else ["run", "--json", *ticket.options, "--", *filter(None, [ticket.prompt])]
         )
         with self.log(ticket).open("wb") as log:
             child = subprocess.Popen(
@@ -203,6 +206,15 @@ class Desk:
                     os.kill(ticket.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
                 return
             time.sleep(0.1)
+
+    def _kept(self, image: Path, name: str) -> Path:
+        """A picture's copy at the desk: a visitor's upload is gone before its turn may come."""
+        for number in range(1000):
+            place = self.root / DESK / f"{name}-{number}{image.suffix.lower()}"
+            if not place.exists():
+                write_whole(place, image.read_bytes())
+                return place
+        raise AssertionError(name)
 
     def _new_folder(self, prompt: str) -> Path:
         """A folder's name that neither a run nor a job has."""

@@ -18,6 +18,8 @@ from .desk import DESK, Desk, Ticket
 
 PORT = 8180
 USER = "maquette"
+LARGEST = "20mb"
+"""Of an upload; only pictures can be uploaded."""
 KEPT = (3600, 86400)
 """Seconds between the looks for temporary copies, and the age at which they are removed."""
 _SUFFIXES = (".obj", ".mtl", ".png", ".glb", ".stl", ".ply", ".usdz", ".usdc", ".zip")
@@ -82,12 +84,12 @@ def build(desk: Desk) -> Any:
     """The page of a desk, as gradio's `Blocks`."""
     import gradio as gr
 
-    def make(prompt: str, prior: str, preset: str, seed: float) -> str:
-        """Queue a run; its name."""
+    def make(prompt: str, image: str | None, prior: str, preset: str, seed: float) -> str:
+        """Queue a run of a prompt, a picture, or both; its name."""
         if seed != int(seed) or seed < 0:
             raise gr.Error("seed: expected a whole number of 0 or more")
-        chosen = prior.strip() or None
-        choices = Choices(prior=chosen, preset=preset, seed=int(seed))
+        chosen, images = prior.strip() or None, [image] if image else []
+        choices = Choices(prior=chosen, preset=preset, seed=int(seed), images=images)
         return _asked(gr, lambda: desk.make(prompt, choices).id)
 
     def status(name: str) -> dict[str, Any]:
@@ -126,6 +128,7 @@ def build(desk: Desk) -> Any:
         with gr.Tab("Make"), gr.Row():
             with gr.Column():
                 prompt = gr.Textbox(label="Prompt", placeholder="a red mushroom", max_length=1000)
+                image = gr.Image(label="Picture", type="filepath", sources=["upload"], height=160)
                 prior = gr.Textbox(label="Prior", value="toybox", max_length=300)
                 preset = gr.Radio(list(PRESETS), value="default", label="Preset")
                 seed = gr.Number(label="Seed", value=0, precision=0)
@@ -141,7 +144,7 @@ def build(desk: Desk) -> Any:
             shown = gr.Gallery(label="Runs", columns=4)
             again = gr.Button("Look again")
         seen = [words, preview, model, files]
-        start.click(make, [prompt, prior, preset, seed], kept, api_name="make").then(
+        start.click(make, [prompt, image, prior, preset, seed], kept, api_name="make").then(
             look, kept, seen, api_visibility="private"
         )
         hidden = gr.JSON(visible=False)
@@ -213,7 +216,7 @@ def serve(
             auth=None if not password else (USER, password),
             allowed_paths=[str(desk.root)],
             blocked_paths=[str(desk.root / DESK)],
-            max_file_size="1mb",  # nothing is uploaded
+            max_file_size=LARGEST,
             footer_links=["api"],
             theme=gr.themes.Default(font=fonts, font_mono=["monospace"]),
             quiet=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..scene.cameras import orbit
 from ..scene.images import save_png
 from .curves import CURVES, write_curves
 from .films import Frame, frames_of, hold, scaled, write_film
-from .growth import SIZE, VIEWS, pictures
+from .growth import SCALARS, SIZE, VIEWS, pictures
 from .looks import Subject
 
 POSTER, STRIP, TURNTABLE, FILM = "poster.png", "strip.png", "turntable", "growth"
@@ -29,14 +30,13 @@ _SHOWN = 8
 def picture_end(folder: Path, subject: Subject, resolution: int) -> None:
     """Poster, turntable and strip of a stage that is complete, in its folder.
 
-    resolution: pixels a side of the turntable. A file that is there stays as it is.
+    resolution: pixels a side of the turntable.
     """
     cameras = orbit(TURNS)
-    if not (folder / POSTER).is_file():
-        # An eighth of a turn from the front shows front and side.
-        corner = cameras[TURNS // 8 : TURNS // 8 + 1]
-        save_png(subject.pictured(corner, 2 * resolution).color[0], folder / POSTER)
-    if watching().films and not (folder / f"{TURNTABLE}.webp").is_file():
+    # An eighth of a turn from the front shows front and side.
+    corner = cameras[TURNS // 8 : TURNS // 8 + 1]
+    save_png(subject.pictured(corner, 2 * resolution).color[0], folder / POSTER)
+    if watching().films:
         views = [subject.pictured(cameras[i : i + 1], resolution).color.cpu() for i in range(TURNS)]
         write_film(folder / TURNTABLE, frames_of(torch.cat(views)))
     write_strip(folder)
@@ -45,7 +45,7 @@ def picture_end(folder: Path, subject: Subject, resolution: int) -> None:
 def write_strip(folder: Path) -> None:
     """The first column of some grids of a stage side by side: how one view came to be."""
     found = pictures(folder)
-    if not found or (folder / STRIP).is_file():
+    if not found:
         return
     chosen = [found[round(i)] for i in np.linspace(0, len(found) - 1, min(_SHOWN, len(found)))]
     columns = []
@@ -58,13 +58,26 @@ def write_strip(folder: Path) -> None:
 
 
 def finish_pictures(run: Run) -> None:
-    """The film of the whole growth and the curves, in the run's folder; what is there stays."""
-    if not (run.folder / CURVES).is_file():
+    """The film of the whole growth and the curves, in the run's folder.
+
+    What is newer than what it is made of stays as it is.
+    """
+    scalars = [stage.folder(run) / SCALARS for stage in STAGES]
+    if older(run.folder / CURVES, scalars):
         write_curves(run)
-    if watching().films and not (run.folder / f"{FILM}.webp").is_file():
+    turn = run.fine / f"{TURNTABLE}.webp"
+    if watching().films and older(run.folder / f"{FILM}.webp", [turn]):
         frames = film_frames(run)
         if frames:
             write_film(run.folder / FILM, frames, rate=8.0)
+
+
+def older(path: Path, sources: Sequence[Path]) -> bool:
+    """Whether a file is missing, or older than one of those it is made of."""
+    if not path.is_file():
+        return True
+    made = path.stat().st_mtime_ns
+    return any(source.is_file() and source.stat().st_mtime_ns > made for source in sources)
 
 
 def film_frames(run: Run) -> list[Frame]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import ranks
 from ..errors import UserError
 from ..files import remove_parts
 from ..guidance.judges import Panel
@@ -162,8 +163,28 @@ class Growth:
             self._lines = []
 
 
-def watching_growth(run: Run, stage: Stage) -> Growth:
+class Unwatched:
+    """What stands in a `Growth`'s place in all processes of a run but the first."""
+
+    def shows(self, subject: Subject, judges: Panel) -> Unwatched:
+        """Nothing is looked at."""
+        return self
+
+    def after(self, step: int, numbers: Mapping[str, float]) -> Path | None:
+        """Nothing is recorded."""
+        return None
+
+    def __enter__(self) -> Unwatched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def watching_growth(run: Run, stage: Stage) -> Growth | Unwatched:
     """What looks on while a run's stage goes on from its last checkpoint."""
+    if not ranks.now().first:
+        return Unwatched()
     config, folder = stage.config(run.config), stage.folder(run)
     done = max(steps_on_disk(folder), default=0)
     return Growth(run, stage.name, folder, config.steps, done, config.resolution)

@@ -6,6 +6,7 @@ A world is a function that fills the folder in which the command is given; a cas
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -395,6 +396,19 @@ def priors() -> Iterator[Case]:
         ("model_index.json",),
         _pipe("model/model_index.json"),
     )
+    for name, content, told in (
+        ("model.ckpt", "x", "pickled"),
+        ("model.safetensors", "x", "damaged"),
+        ("model.safetensors", _header("a.lora_A.weight", 2, 2), "LoRA"),
+        ("model.safetensors", _header("first_stage_model.x", 2, 2), "VAE"),
+        ("model.safetensors", _header("control_model.x", 2, 2), "ControlNet"),
+        ("model.safetensors", _header("a.hada_w1_a", 2, 2), "LoHa"),
+        ("model.safetensors", _header("down_blocks.0.x", 2, 2), "component"),
+        ("model.safetensors", _header("x.y", 2, 2, 2), "no model that is known"),
+        ("model.safetensors", _header(f"{_UNET}0.0.weight", 4, 9, 3, 3), "inpainting"),
+        ("model.safetensors", _header(f"{_UNET}0.0.weight", 4, 8, 3, 3), "editing"),
+    ):
+        yield Case(("run", PROMPT, "--prior", f"./{name}"), (told,), _written(name, content))
     for option, value, told in (
         ("--lora", "", "LoRA"),
         ("--lora", "nowhere", "no file"),
@@ -416,6 +430,17 @@ def priors() -> Iterator[Case]:
                 (folder / name).touch()
 
         yield Case(("run", PROMPT, "--set", pair), (told,), world)
+
+
+_UNET = "model.diffusion_model.input_blocks."
+
+
+def _header(name: str, *shape: int) -> bytes:
+    """A safetensors file of one tensor of zeros."""
+    size = 4 * math.prod(shape)
+    header = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(size)
 
 
 def run_folders() -> Iterator[Case]:

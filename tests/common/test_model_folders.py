@@ -19,6 +19,7 @@ from maquette.common.guidance.choose import check_prompts
 from maquette.common.priors.headers import check_lora, choose_variant, kind_of, read_header
 from maquette.common.priors.loading import load_prior
 from maquette.common.priors.pretrained import PretrainedPrior
+from tests.reference.single_file import save_single_file
 from tests.reference.tiny_models import Family, build
 
 PROMPTS = ["a red chair", "a blue mushroom", ""]
@@ -201,6 +202,32 @@ def test_a_class_that_is_none_is_told(copy: Callable[[str], Path]) -> None:
     index["vae"] = ["os", "system"]  # only the two libraries' classes are ever looked up
     (folder / "model_index.json").write_text(json.dumps(index))
     complaint(folder)
+
+
+# Single files
+
+
+def test_a_single_file_is_the_model_it_was_made_of(models: dict[str, Path], tmp_path: Path) -> None:
+    file = save_single_file(models["sd15"], tmp_path / "model.safetensors")
+    one, many = load(file, config=str(models["sd15"])), load(models["sd15"])
+    for name in ("unet", "vae", "text_encoder"):
+        mine, theirs = (getattr(p.pipeline, name).state_dict() for p in (one, many))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs), name
+    told = [p.encode_text(PROMPTS).tensors["states"] for p in (one, many)]
+    assert torch.equal(*told)
+    assert one.family == many.family == "sd"
+
+
+def test_a_single_file_is_whole_or_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    file = save_single_file(models["sd15"], tmp_path / "model.safetensors")
+    assert "prior.config=" in complaint(file)  # offline, and nobody said which
+    assert "family sdxl" in complaint(file, config=str(models["sdxl"]))
+    edit(file, with_nan)
+    assert "NaN" in complaint(file, config=str(models["sd15"]))
+    save_single_file(models["sd15"], file)
+    edit(file, lambda t: {k: v for k, v in t.items() if "middle_block.0" not in k})
+    assert "lacks tensors" in complaint(file, config=str(models["sd15"]))
 
 
 # LoRAs

@@ -128,7 +128,7 @@ def test_folders_that_are_no_model(sd15: Path, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "pytorch_lora_weights.safetensors")
     assert "lora option" in complaint(PriorConfig(name=str(tmp_path)))
     file = tmp_path / "pytorch_lora_weights.safetensors"
-    assert "from_single_file" in complaint(PriorConfig(name=str(file)))
+    assert "beside a prior" in complaint(PriorConfig(name=str(file)))
     (tmp_path / "model_index.json").write_text("{ half")
     assert "damaged" in complaint(PriorConfig(name=str(tmp_path)))
 

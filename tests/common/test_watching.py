@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ from maquette.common.runs.watching import Watching, choose
 from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.watch import films, loggers
 from maquette.common.watch.curves import curves_png, smoothed
-from maquette.common.watch.ends import film_frames, picture_end
+from maquette.common.watch.ends import film_frames, finish_pictures, picture_end
 from maquette.common.watch.films import FilmError, evened, mp4, webp, write_film
 from maquette.common.watch.growth import (
     SIZE,
@@ -419,7 +420,7 @@ def test_an_ffmpeg_that_fails_is_told(monkeypatch) -> None:
         films.webp([])
 
 
-def test_the_ends_are_pictured_once(run: Run, tmp_path: Path) -> None:
+def test_the_ends_are_pictured(run: Run, tmp_path: Path) -> None:
     choose(Watching(log="none"))
     with Growth(run, "fine", run.fine, total=4, start=0) as growth:
         growth._subject = Ball()
@@ -432,12 +433,17 @@ def test_the_ends_are_pictured_once(run: Run, tmp_path: Path) -> None:
         assert (film.size, film.n_frames) in (((32, 32), 24), ((32, 32), 1))  # all of them alike
     with Image.open(run.fine / "strip.png") as strip:
         assert strip.size == (len(pictures(run.fine)) * SIZE, 4 * SIZE)
-    stamp = (run.fine / "turntable.webp").stat().st_mtime_ns
-    picture_end(run.fine, Ball(), 32)
-    assert (run.fine / "turntable.webp").stat().st_mtime_ns == stamp
     frames = film_frames(run)
     assert {frame.shape for frame in frames} == {(2 * SIZE, 4 * SIZE, 3)}
     assert len(frames) > len(pictures(run.fine))
+    finish_pictures(run)
+    film = run.folder / "growth.webp"
+    stamp = film.stat().st_mtime_ns
+    finish_pictures(run)
+    assert film.stat().st_mtime_ns == stamp
+    os.utime(film, ns=(stamp - 10**12, stamp - 10**12))
+    finish_pictures(run)  # the stage was gone on with since
+    assert film.stat().st_mtime_ns > stamp - 10**12
 
 
 def test_curves_are_smoothed_without_a_bias() -> None:
