@@ -31,6 +31,7 @@ format: .venv/installed-dev
 bench: .venv/installed-dev
 	for name in hashgrid.py rasterize.py export.py run_cpu.py "run_cpu.py --prior exact" \
 		known_answer.py "known_answer.py --prior blind" "known_answer.py --prior exact" \
+		"known_answer.py --image --mesh --prior exact" \
 		embedded.py pictures.py "prior.py samples" "prior.py errors" "prior.py seeds" losses.py \
 		"watching.py" "watching.py --prior exact" "presets.py --prior exact" presets.py "many.py --rate"; do \
 		$(BIN)/python benchmarks/$$name || exit 1; done
