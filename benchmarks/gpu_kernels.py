@@ -63,7 +63,7 @@ def row(
     part: str, name: str, work: Callable[[], object], moved: int, bandwidth: float, device: Any
 ) -> dict[str, Any]:
     """Milliseconds of one twin, or why it doesn't run."""
-    backends.use(BackendsConfig(**{part.split()[0]: name}))
+    backends.use(BackendsConfig.model_validate({part.split()[0]: name}))
     try:
         seconds = timed(work, device)
     except UserError as error:
@@ -108,16 +108,17 @@ def both_ways(function: Callable[[], Tensor], *leaves: Tensor) -> Callable[[], o
 def coarse_cases(device: torch.device, dry: bool) -> list[Case]:
     """Ray marching, volume rendering and the hash grid."""
     size, cells, step = (8, 8, 0.2) if dry else (64, 256, 2.0 / 256)
-    rays = tuple(r.reshape(-1, 3).to(device) for r in orbit(1 if dry else 4).rays(size, size))
+    rays = orbit(1 if dry else 4).rays(size, size)
+    origins, directions = (r.reshape(-1, 3).to(device) for r in rays)
     line = (torch.arange(cells, device=device) + 0.5) * (2.0 / cells) - 1.0
     x, y, z = torch.meshgrid(line, line, line, indexing="ij")
     shell = ((x * x + y * y + z * z).sqrt() - 0.6).abs() < max(0.1, 2.0 / cells)
     box = torch.tensor([-1.0] * 3 + [1.0] * 3, device=device)
 
     def march() -> ray_marching.Samples:
-        return ray_marching.march(*rays, shell, box, step)
+        return ray_marching.march(origins, directions, shell, box, step)
 
-    samples, count = march(), rays[0].shape[0]
+    samples, count = march(), origins.shape[0]
     total = len(samples)
     density = torch.rand(total, device=device, requires_grad=True)
     values = torch.rand(total, 5, device=device, requires_grad=True)

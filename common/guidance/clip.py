@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config.judges import ClipConfig
+from ..device import shown
 from ..errors import UserError
 from ..priors.adaptation import weight_errors
 from ..priors.location import hub_errors, missing_libraries
@@ -90,8 +91,8 @@ class ClipJudge:
         emptiness = torch.minimum(1.0 - opacity, target).mean()
         loss = -cosine.mean() - self.config.transmittance_weight * emptiness
         watch = {
-            "similarity": float(cosine.detach().mean()),
-            "opacity": float(opacity.detach().mean()),
+            "similarity": shown(cosine.mean()),
+            "opacity": shown(opacity.mean()),
         }
         return Judged(loss, watch)
 
