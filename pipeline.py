@@ -510,14 +510,15 @@ def _begun(begin: Callable[[], Any], device: str | None) -> Any:
 
     if ranks.join(device).count == 1:
         return begin()
-    opened, error = None, None
+    opened, folder, error = None, "", ""
     if ranks.now().first:
         try:
             opened = begin()
+            folder = str(opened.folder)
         except UserError as wrong:
             error = str(wrong)
-    folder, error = ranks.told((opened and str(opened.folder), error))
-    if error is not None:
+    folder, error = ranks.told((folder, error))
+    if error:
         raise UserError(error)
     return opened or open_run(str(folder))
 

@@ -108,17 +108,17 @@ def both_ways(function: Callable[[], Tensor], *leaves: Tensor) -> Callable[[], o
 def coarse_cases(device: torch.device, dry: bool) -> list[Case]:
     """Ray marching, volume rendering and the hash grid."""
     size, cells, step = (8, 8, 0.2) if dry else (64, 256, 2.0 / 256)
-    origins, directions = (r.reshape(-1, 3) for r in orbit(1 if dry else 4).rays(size, size))
-    rays = (origins.to(device), directions.to(device))
+    rays = orbit(1 if dry else 4).rays(size, size)
+    origins, directions = (r.reshape(-1, 3).to(device) for r in rays)
     line = (torch.arange(cells, device=device) + 0.5) * (2.0 / cells) - 1.0
     x, y, z = torch.meshgrid(line, line, line, indexing="ij")
     shell = ((x * x + y * y + z * z).sqrt() - 0.6).abs() < max(0.1, 2.0 / cells)
     box = torch.tensor([-1.0] * 3 + [1.0] * 3, device=device)
 
     def march() -> ray_marching.Samples:
-        return ray_marching.march(*rays, shell, box, step)
+        return ray_marching.march(origins, directions, shell, box, step)
 
-    samples, count = march(), rays[0].shape[0]
+    samples, count = march(), origins.shape[0]
     total = len(samples)
     density = torch.rand(total, device=device, requires_grad=True)
     values = torch.rand(total, 5, device=device, requires_grad=True)

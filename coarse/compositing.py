@@ -93,7 +93,8 @@ def torch_weights(optical_depth: Tensor, ray_indices: Tensor, num_rays: int) -> 
     """
     tau = optical_depth.double()
     before = tau.cumsum(0) - tau
-    count = torch.bincount(ray_indices, minlength=num_rays)
+    count = ray_indices.new_zeros(num_rays)  # not bincount, which waits for a GPU
+    count = count.index_add(0, ray_indices, torch.ones_like(ray_indices))
     first = (count.cumsum(0) - count)[ray_indices]
     transmittance = torch.exp(-(before - before[first]))
     return (transmittance * -torch.expm1(-tau)).to(optical_depth.dtype)

@@ -71,7 +71,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         assert len(moments) > 3
         for key in moments:
             # Sums of other lengths round otherwise; a view weighed wrongly is off by far more.
-            limit = min(1e-6, 1e-4 * float(first[key].abs().max()))
+            limit = 1e-4 * float(first[key].abs().max())
             assert torch.allclose(first[key], other[key], atol=limit, rtol=0.0), key
         assert max(float(first[key].abs().max()) for key in moments) > 0.0
         assert torch.equal(first["random/cpu"], other["random/cpu"])

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config.judges import ClipConfig
-from ..device import Number
+from ..device import shown
 from ..errors import UserError
 from ..priors.adaptation import weight_errors
 from ..priors.location import hub_errors, missing_libraries
@@ -90,9 +90,9 @@ class ClipJudge:
         target = 1.0 - opacity_target(self.config, views.cameras, step).to(opacity)
         emptiness = torch.minimum(1.0 - opacity, target).mean()
         loss = -cosine.mean() - self.config.transmittance_weight * emptiness
-        watch: dict[str, Number] = {
-            "similarity": float(cosine.detach().mean()),
-            "opacity": float(opacity.detach().mean()),
+        watch = {
+            "similarity": shown(cosine.mean()),
+            "opacity": shown(opacity.mean()),
         }
         return Judged(loss, watch)
 

@@ -59,7 +59,7 @@ class Judged:
     """loss: a scalar to descend, per view. watch: numbers to look at, by name."""
 
     loss: Tensor
-    watch: dict[str, Number] = field(default_factory=dict)
+    watch: Mapping[str, Number] = field(default_factory=dict)
 
 
 class Judge(Protocol):

@@ -169,6 +169,8 @@ def begin_on(run: Run) -> torch.device:
         run.warn(line)
     backends.use(run.config.backends)
     device = ranks.own_device(pick_device(run.config.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # Triton launches its kernels on the current one
     deterministic(device)
     return device
 

@@ -33,7 +33,7 @@ class Cameras:
     elevation: Tensor
     distance: Tensor
     fovy: Tensor
-    _at_home: Cameras | None = field(default=None, compare=False, repr=False)
+    _at_home: Cameras | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     def __len__(self) -> int:
         return self.azimuth.shape[0]

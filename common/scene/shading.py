@@ -31,7 +31,7 @@ class Lights:
     position: Tensor
     ambient: Tensor
     mode: Tensor
-    _mode_at_home: Tensor | None = field(default=None, compare=False, repr=False)
+    _mode_at_home: Tensor | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     def to(self, device: torch.device | str) -> Lights:
         """The same lamps on `device`; those that leave the CPU remember their modes there."""

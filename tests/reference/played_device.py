@@ -20,6 +20,7 @@ aten = torch.ops.aten
 
 SIZES = {  # operations whose result is as large as the values say
     aten.nonzero.default,
+    aten.bincount.default,
     aten.masked_select.default,
     aten._unique2.default,
     aten.unique_dim.default,
