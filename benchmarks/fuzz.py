@@ -47,7 +47,7 @@ SMALL = (
     *("export.texture_size=64",),
 )
 COMMANDS = ("resume", "resume", "export", "fine", "evaluate")
-PATIENCE = 300  # seconds a command may take on a busy machine before it is called hung
+PATIENCE = 1200  # seconds a command may take on a busy machine before it is called hung
 KEPT = ("coarse/result.safetensors", "fine/step-000002.safetensors", "export/a-red-cat.obj")
 
 
