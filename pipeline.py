@@ -14,8 +14,12 @@ import typer
 
 from maquette.common.errors import UserError
 
-# A disk that is full, over its quota or read-only: the user's to mend, and nothing is lost.
-_DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# A disk that is full, over its quota or read-only, a file larger than it or the system's limits
+# allow: the user's to mend, and nothing is lost.
+_DISK = {
+    *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EFBIG),
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+}
 
 app = typer.Typer(
     name="maquette",
@@ -27,6 +31,15 @@ app = typer.Typer(
 
 Prompt = Annotated[str, typer.Argument(help="What to make, for example: a red mushroom.")]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunOrPrompt = Annotated[
+    str, typer.Argument(metavar="RUN", help="The folder of a run; with --mesh, the prompt.")
+]
+MeshFile = Annotated[
+    str | None, typer.Option("--mesh", metavar="FILE", help="OBJ, GLB, PLY, STL, OFF or 3MF.")
+]
+FrontSide = Annotated[
+    str | None, typer.Option("--front", metavar="AXIS", help="Where its front looks, such as +z.")
+]
 RunFolders = Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")]
 ConfigFile = Annotated[
     str | None,
@@ -60,6 +73,29 @@ Faces = Annotated[int | None, typer.Option("--faces", metavar="N", help="Most fa
 TextureSize = Annotated[
     int | None, typer.Option("--texture-size", metavar="PX", help="Width of the texture.")
 ]
+Formats = Annotated[
+    str | None,
+    typer.Option("--format", metavar="LIST", help="Of obj,glb,ply,stl,3mf,usdz."),
+]
+TargetProgram = Annotated[
+    str | None,
+    typer.Option("--target", metavar="NAME", help="blender, unity, unreal, godot, three or print."),
+]
+Height = Annotated[
+    str | None, typer.Option("--height", metavar="LENGTH", help="Such as 12cm, 80mm or 3in.")
+]
+Up = Annotated[str | None, typer.Option("--up", metavar="AXIS", help="y or z.")]
+PivotPlace = Annotated[
+    str | None, typer.Option("--pivot", metavar="PLACE", help="origin, foot or centre.")
+]
+TextureFormat = Annotated[
+    str | None, typer.Option("--texture-format", metavar="KIND", help="png, jpeg or webp.")
+]
+Quality = Annotated[
+    int | None, typer.Option("--quality", metavar="Q", help="Of JPEG and WebP, 1 to 100.")
+]
+Lods = Annotated[int | None, typer.Option("--lods", metavar="N", help="Levels of detail.")]
+KeepAll = Annotated[bool, typer.Option("--keep-all", help="Drop no small parts.")]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")
 ]
@@ -115,21 +151,33 @@ def coarse(
 
 @app.command()
 def fine(
-    run_folder: RunFolder,
+    run_folder: RunOrPrompt,
     prompt: NewPrompt = None,
+    mesh: MeshFile = None,
+    up: Up = None,
+    front: FrontSide = None,
+    config: ConfigFile = None,
     settings: Settings = None,
     prior: PriorName = None,
     loras: Loras = None,
     vram: Vram = None,
+    seed: Seed = None,
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
+    """Refine a finished coarse stage, or a mesh of your own: fine --mesh FILE PROMPT."""
     from maquette.common.begin import Choices, derive
     from maquette.common.files import sole_writer
 
-    choices = Choices(None, settings or (), prior, None, device, out, loras=loras or (), vram=vram)
-    opened = derive(run_folder, prompt, choices)
+    choices = Choices(
+        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
+    )
+    if mesh is not None:
+        opened = _begun_with(mesh, run_folder, prompt, choices, False, up, front)
+    elif config is not None or seed is not None or up is not None or front is not None:
+        raise UserError("--config, --seed, --up and --front are for a new run: give --mesh as well")
+    else:
+        opened = derive(run_folder, prompt, choices)
     from maquette.fine.train import run_fine
 
     with sole_writer(opened.folder):
@@ -138,15 +186,67 @@ def fine(
 
 
 @app.command()
-def export(run_folder: RunFolder, faces: Faces = None, texture_size: TextureSize = None) -> None:
-    """Write OBJ, MTL, PNG and GLB of a finished fine stage, and read them back."""
+def texture(
+    prompt: Prompt,
+    mesh: MeshFile = None,
+    up: Up = None,
+    front: FrontSide = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    prior: PriorName = None,
+    loras: Loras = None,
+    vram: Vram = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Paint a mesh of your own, which stays as it is: texture --mesh FILE PROMPT."""
+    from maquette.common.begin import Choices
+
+    choices = Choices(
+        config, settings or (), prior, seed, device, out, loras=loras or (), vram=vram
+    )
+    if mesh is None:
+        raise UserError("say which mesh to paint: maquette texture --mesh FILE PROMPT")
+    _all_stages(_begun_with(mesh, prompt, None, choices, True, up, front))
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    faces: Faces = None,
+    texture_size: TextureSize = None,
+    formats: Formats = None,
+    target: TargetProgram = None,
+    height: Height = None,
+    up: Up = None,
+    pivot: PivotPlace = None,
+    texture_format: TextureFormat = None,
+    quality: Quality = None,
+    lods: Lods = None,
+    keep_all: KeepAll = False,
+) -> None:
+    """Write the files of a finished fine stage, and read them back."""
     from maquette.common.files import sole_writer
     from maquette.common.runs.folder import open_run
     from maquette.fine.deliver import run_export
 
+    options = {
+        "faces": faces,
+        "texture_size": texture_size,
+        "formats": formats,
+        "target": target,
+        "height": height,
+        "up": up,
+        "pivot": pivot,
+        "texture_format": texture_format,
+        "quality": quality,
+        "lods": lods,
+        "speck_share": 0.0 if keep_all else None,
+    }
     opened = open_run(run_folder)
     with sole_writer(opened.folder):
-        run_export(opened, faces, texture_size)
+        run_export(opened, options)
 
 
 @app.command()
@@ -222,6 +322,22 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
+def _begun_with(mesh, prompt, other_prompt, choices, keep, up, front):
+    """The run of a mesh and a prompt."""
+    from maquette.common.begin import mesh_words, open_with_mesh, with_mesh
+
+    if other_prompt is not None:
+        raise UserError("with --mesh the prompt stands alone: maquette fine --mesh FILE PROMPT")
+    told = mesh_words(mesh, keep, up, front)
+    with_mesh(prompt, told, choices)  # what is wrong with the words is told before the mesh is read
+    from maquette.fine.meshes.begin import adopt, look_at
+
+    source, told = look_at(told)
+    run = open_with_mesh(with_mesh(prompt, told, choices), choices.out)
+    adopt(run, source)
+    return run
+
+
 def _all_stages(opened) -> None:
     from maquette.coarse.train import run_coarse
     from maquette.common.files import sole_writer
@@ -229,7 +345,8 @@ def _all_stages(opened) -> None:
     from maquette.fine.train import run_fine
 
     with sole_writer(opened.folder):
-        run_coarse(opened)
+        if opened.config.mesh is None:
+            run_coarse(opened)
         run_fine(opened)
         finish_export(opened)
 

@@ -67,6 +67,33 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     return run
 
 
+def mesh_words(file: str, keep: bool, up: str | None, front: str | None) -> dict[str, object]:
+    """What a command line says of a mesh, as settings; what its file hashes to isn't known yet."""
+    return {"file": file, "digest": "0" * 32, "up": up, "front": front, "keep": keep}
+
+
+def with_mesh(prompt: str, mesh: Mapping[str, object], choices: Choices) -> RunConfig:
+    """The checked configuration of a run that begins with a mesh; see `config.mesh.MeshConfig`.
+
+    Raises UserError for whatever the prompt, a setting or the prior gets wrong.
+    """
+    suited = SUITED.get(choices.prior or "") if choices.config is None else None
+    pairs = _pairs((FINE,), choices)
+    if mesh["keep"]:
+        pairs = ["fine.paint_from=0", *pairs]
+    if choices.loras:
+        pairs = [*_prior_pairs((FINE,), "loras", _listed(choices.loras)), *pairs]
+    fixed = {"seed": choices.seed, "device": choices.device, "mesh": dict(mesh)}
+    config = build_config(prompt, choices.config or suited, pairs, **fixed)
+    check_prompts(config, (FINE,))
+    return config
+
+
+def open_with_mesh(config: RunConfig, out: str | None) -> Run:
+    """The run of a configuration with a mesh: new, or the one that the same settings began."""
+    return _opened(config, out, stages=(FINE,))
+
+
 def derive(folder: str, prompt: str | None = None, choices: Choices | None = None) -> Run:
     """The run in `folder`; if anything is to differ, a new run that starts from its coarse stage.
 
@@ -76,9 +103,15 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
 
     choices = choices or Choices()
     source = open_run(folder)
-    read_result(source)
+    if source.config.mesh is None:
+        read_result(source)
     if prompt is None and choices == Choices():
         return source
+    if source.config.mesh is not None:
+        raise UserError(
+            f"{source.folder} began with a mesh; begin a new run of it: maquette fine --mesh "
+            f'{source.config.mesh.file} "{prompt or source.config.fine_prompt}"'
+        )
     if prompt is not None and not prompt.strip():
         raise UserError("the new prompt is empty; say what the shape is to become")
     base = source.config.model_dump(mode="json")

@@ -49,7 +49,7 @@ def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Int
         chart = _connected(pairs, direction, group)
         flat, chart_faces, source, chart_of = _flatten(vertices, faces, direction, chart)
         texels = pack(flat, chart_of, size, size)
-        bad = np.unique(chart[_doubly_covered(texels, chart_faces, size)])
+        bad = np.unique(chart[doubly_covered(texels, chart_faces, size)])
         if bad.size == 0:
             return texels / size, chart_faces, source
         rounds += 1
@@ -79,11 +79,11 @@ def separate(
     xatlas now and then leaves a small fold in a chart. The atlas makes room for a strip along its
     top, and faces on texels that an earlier face has move there, each as a chart of its own.
     """
-    if not _doubly_covered(uv * size, faces, size).any():
+    if not doubly_covered(uv * size, faces, size).any():
         return uv, faces, source
     strip = size // STRIP
     uv = uv * [1.0, 1.0 - strip / size]
-    bad = np.nonzero(_doubly_covered(uv * size, faces, size))[0]
+    bad = np.nonzero(doubly_covered(uv * size, faces, size))[0]
     if bad.size > FOLDED_SHARE * faces.shape[0]:
         return None
     corner = source[faces[bad]]
@@ -218,7 +218,7 @@ def _cut(vertices: Floats, faces: Ints, chart: Ints, bad: Ints, group: Ints, who
 
 
 @njit(cache=True)
-def _doubly_covered(texels, faces, size):
+def doubly_covered(texels, faces, size):
     """Faces that cover a texel centre which an earlier face covers as well."""
     owner = np.zeros((size, size), dtype=np.bool_)
     bad = np.zeros(faces.shape[0], dtype=np.bool_)

@@ -29,14 +29,15 @@ class Unwrapped:
 
     vertices: float32 `[W, 3]`, world. faces: int64 `[F, 3]`, in the order of the source mesh.
     uv: float32 `[W, 2]` in [0, 1], V runs bottom-up. source_vertex: int64 `[W]`, the vertex of the
-    source mesh each one is a copy of. method: who made it. reason: why it was not xatlas, or "".
+    source mesh each one is a copy of. method: who made it ("own": the mesh came with them).
+    reason: why it was not xatlas, or "".
     """
 
     vertices: Tensor
     faces: Tensor
     uv: Tensor
     source_vertex: Tensor
-    method: Literal["xatlas", "fallback"]
+    method: Literal["xatlas", "fallback", "own"]
     reason: str = ""
 
     def welded(self) -> Mesh:

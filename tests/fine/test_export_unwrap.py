@@ -97,7 +97,7 @@ def test_charts_do_not_overlap(name: str, limit: float) -> None:
 
 
 def test_spiral_needs_cutting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "_doubly_covered", lambda texels, faces, size: np.zeros(0, int))
+    monkeypatch.setattr(charts, "doubly_covered", lambda texels, faces, size: np.zeros(0, int))
     assert owners(unwrap.unwrap(spiral(), 0.0, SIZE), SIZE)[1] > 1000
 
 
