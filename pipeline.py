@@ -95,6 +95,9 @@ Quality = Annotated[
     int | None, typer.Option("--quality", metavar="Q", help="Of JPEG and WebP, 1 to 100.")
 ]
 Lods = Annotated[int | None, typer.Option("--lods", metavar="N", help="Levels of detail.")]
+NormalMap = Annotated[
+    bool, typer.Option("--normal-map", help="A normal map from before decimation.")
+]
 KeepAll = Annotated[bool, typer.Option("--keep-all", help="Drop no small parts.")]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")
@@ -224,6 +227,7 @@ def export(
     texture_format: TextureFormat = None,
     quality: Quality = None,
     lods: Lods = None,
+    normal_map: NormalMap = False,
     keep_all: KeepAll = False,
 ) -> None:
     """Write the files of a finished fine stage, and read them back."""
@@ -242,6 +246,7 @@ def export(
         "texture_format": texture_format,
         "quality": quality,
         "lods": lods,
+        "normal_map": normal_map or None,
         "speck_share": 0.0 if keep_all else None,
     }
     opened = open_run(run_folder)

@@ -76,6 +76,8 @@ class ExportConfig(Part):
     texture_size: Annotated[int, Field(ge=64, le=16384)] = 2048
     texture_format: ImageFormat = "png"
     """The image beside an OBJ; a GLB holds the smaller one of PNG and JPEG."""
+    normal_map: bool = False
+    """A tangent-space normal map from the surface before decimation: in a GLB, and as a PNG."""
     quality: Annotated[int, Field(ge=1, le=100)] = 92
     """Of JPEG and WebP."""
     unwrap_limit: Positive = 45.0

@@ -1,4 +1,4 @@
-"""Our own unwrapping: flat charts by direction, packed in shelves. Plain, quick, never stuck.
+"""Flat charts by direction, and shelves to set them on. Plain, quick, never stuck.
 
 Neighbouring faces that look along the same axis are projected along it. A chart that covers itself
 (a spiral stair seen from above) is cut until it does not. It makes more seams than xatlas and fills
@@ -8,6 +8,7 @@ less of the texture, but it ends within seconds on any mesh.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,12 +35,33 @@ FRAME_U = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0], [0, 1
 FRAME_V = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]], float)
 
 
+@dataclass(frozen=True)
+class Charts:
+    """Charts that cover themselves nowhere.
+
+    flat: `[W, 2]` in the charts' own planes, world units. faces: `[F, 3]`. source: `[W]`, the
+    mesh's vertex that each one is. chart_of: `[W]`, ascending. texels: `[W, 2]`, set on shelves.
+    """
+
+    flat: Floats
+    faces: Ints
+    source: Ints
+    chart_of: Ints
+    texels: Floats
+
+
 def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Ints, Ints]:
     """Unwrap a mesh for a texture of `size` texels: uv `[W, 2]`, faces `[F, 3]`, source `[W]`.
 
     Charts never overlap, and lie at least 4 texels apart where there is room for that.
     Raises ValueError where the texture has too few texels for the charts.
     """
+    charts = flat_charts(vertices, faces, size)
+    return charts.texels / size, charts.faces, charts.source
+
+
+def flat_charts(vertices: Floats, faces: Ints, size: int) -> Charts:
+    """The charts of a mesh for a texture of `size` texels, as `planar_charts` sets them."""
     pairs = adjacent_faces(torch.from_numpy(faces)).numpy()
     normals = _unit_normals(vertices, faces)
     direction = chart_directions(normals, pairs)
@@ -51,7 +73,7 @@ def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Int
         texels = pack(flat, chart_of, size, size)
         bad = np.unique(chart[doubly_covered(texels, chart_faces, size)])
         if bad.size == 0:
-            return texels / size, chart_faces, source
+            return Charts(flat, chart_faces, source, chart_of, texels)
         rounds += 1
         group = _cut(vertices, faces, chart, bad, group, whole=rounds >= CUTTING_ROUNDS)
 

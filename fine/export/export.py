@@ -23,8 +23,9 @@ from ...common.scene.mesh import Mesh
 from .bake import CHUNK, AlbedoFn, bake
 from .clean import cleaned, decimate, without_inner_parts
 from .levels import levels_of_detail
+from .normals import bake_normals, flipped, tangents
 from .pictures import encoded, large_images
-from .placement import MILLIMETRES, Pose, formats_of, placed
+from .placement import MILLIMETRES, Pose, formats_of, placed, target_of
 from .readback import TexturedMesh, check_file, compare, read_obj, turntable
 from .seams import AtlasReport, describe_atlas, texture_psnr
 from .shape import ShapeReport, describe_shape
@@ -114,6 +115,7 @@ class _Model:
     texture: NDArray[np.uint8]
     colors: AlbedoFn
     """The field, at the nearest points of the undecimated surface."""
+    normal_map: NDArray[np.uint8] | None
 
 
 def export(
@@ -183,7 +185,7 @@ def export(
         glb=files.get("glb"),
         turntable=picture,
         formats=list(kinds),
-        faces_asked=given.faces,
+        faces_asked=given.faces if kept is None else kept.faces.shape[0],
         faces_in=mesh.faces.shape[0],
         faces_clean=model.whole.faces.shape[0],
         faces_out=model.unwrapped.faces.shape[0],
@@ -238,6 +240,11 @@ def _prepared(
             reach = REACH_SHARE * float(np.linalg.norm(np.ptp(whole.vertices.numpy(), axis=0)))
             surface = Surface(whole, reach)
         texture = bake(unwrapped, config.texture_size, albedo_fn, device, surface).texture
+        normal_map = None
+        if config.normal_map and surface is not None:
+            normal_map = bake_normals(unwrapped, config.texture_size, surface)
+        elif config.normal_map:
+            notes.append("no normal map: the faces are the model's own, so that it would be flat")
 
     @torch.no_grad()
     def colors(points: Tensor) -> Tensor:
@@ -248,7 +255,7 @@ def _prepared(
         parts = [albedo_fn(part.to(device)).float().cpu() for part in points.split(CHUNK)]
         return torch.cat(parts).clamp(0.0, 1.0)
 
-    return _Model(whole, small, unwrapped, texture, colors), dropped
+    return _Model(whole, small, unwrapped, texture, colors, normal_map), dropped
 
 
 def _written(
@@ -274,6 +281,14 @@ def _written(
     printed = None
     if set(MILLIMETRES) & set(kinds):
         printed = _solid(model, prints=True, notes=notes)
+    mapped: list[tuple[bytes | None, Tensor | None]] = [(None, None)] * len(levels)
+    if model.normal_map is not None:
+        # Inside a GLB green is up, whoever reads it; the loose file is as the target wants it.
+        mapped[0] = (encoded(model.normal_map, "png"), tangents(levels[0]))
+        up = target_of(config).green > 0
+        loose = model.normal_map if up else flipped(model.normal_map)
+        files["normal map"] = folder / f"{name}-normal.png"
+        write_whole(files["normal map"], encoded(loose, "png"))
     for kind in kinds:
         own = poses[kind]
         for index, level in enumerate(levels):
@@ -284,7 +299,7 @@ def _written(
                     out = write_obj(folder, label, level, image, own, files.get("texture"))
                     files |= {key: out.obj, f"mtl {index}": out.mtl, "texture": out.texture}
                 case "glb":
-                    files[key] = write_glb(folder, label, level, inside, own)
+                    files[key] = write_glb(folder, label, level, inside, own, *mapped[index])
                 case "usdz":
                     files[key] = write_usdz(folder, label, level, inside, own)
                 case "ply" if index == 0 and solid is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...common.scene.images import save_png
 from .clean import pymeshlab
-from .unwrap import Unwrapped
+from .unwrap import Method, Unwrapped
 
 SHARE = 4  # each level has this many times fewer faces than the one before
 
@@ -49,7 +49,8 @@ def _coarser(unwrapped: Unwrapped, faces: int) -> Unwrapped:
         current.vertex_matrix(),
         current.face_matrix().astype(np.int64),
         current.wedge_tex_coord_matrix(),
-        unwrapped,
+        unwrapped.method,
+        unwrapped.reason,
     )
 
 
@@ -73,20 +74,21 @@ def _write_textured(path: Path, unwrapped: Unwrapped) -> None:
 
 
 def from_corners(
-    vertices: NDArray[np.float64],
+    vertices: NDArray[np.floating],
     faces: NDArray[np.int64],
-    corner_uv: NDArray[np.float64],
-    like: Unwrapped,
+    corner_uv: NDArray[np.floating],
+    method: Method,
+    reason: str = "",
 ) -> Unwrapped:
     """A mesh with a texture coordinate at each corner `[3F, 2]`, doubled at seams."""
-    corner = faces.reshape(-1)
-    key = np.concatenate([corner[:, None], corner_uv.astype(np.float32).view(np.int32)], axis=1)
+    corner, exact = faces.reshape(-1), np.ascontiguousarray(corner_uv, dtype=np.float32) + 0.0
+    key = np.concatenate([corner[:, None], exact.view(np.int32)], axis=1)
     _, first, place = np.unique(key, axis=0, return_index=True, return_inverse=True)
     return Unwrapped(
         torch.from_numpy(vertices[corner[first]].astype(np.float32)),
         torch.from_numpy(place.reshape(-1, 3)),
-        torch.from_numpy(np.clip(corner_uv[first], 0.0, 1.0).astype(np.float32)),
+        torch.from_numpy(exact[first].clip(0.0, 1.0)),
         torch.from_numpy(corner[first]),
-        like.method,
-        like.reason,
+        method,
+        reason,
     )

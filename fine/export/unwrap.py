@@ -1,4 +1,8 @@
-"""UV unwrapping that always ends: xatlas in a child process, with a time limit, or our charts."""
+"""UV unwrapping that always ends: flat charts, packed by xatlas in a child process or by us.
+
+xatlas makes charts as well, but many: of the same 20,000 faces 358, where charts by direction are
+20. Every seam is a place where smaller mip levels mix what lies far apart on the surface.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...common.scene.mesh import Mesh, vertex_normals
-from .charts import planar_charts, separate
+from .charts import Charts, flat_charts, separate
 
-PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
+LEAST_PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
+PADDING_SHARE = 100  # one part of the texture's width in so many, so that four levels stay clean
+Method = Literal["xatlas", "fallback", "own"]
 CHILD = ("-m", "maquette.fine.export.atlas")
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package `fine`
 
@@ -37,7 +43,7 @@ class Unwrapped:
     faces: Tensor
     uv: Tensor
     source_vertex: Tensor
-    method: Literal["xatlas", "fallback", "own"]
+    method: Method
     reason: str = ""
 
     def welded(self) -> Mesh:
@@ -62,10 +68,10 @@ class Unwrapped:
 
 
 def unwrap(mesh: Mesh, time_limit_s: float = 45.0, texture_size: int = 2048) -> Unwrapped:
-    """Give a mesh texture coordinates, with charts that do not overlap.
+    """Give a mesh texture coordinates, with charts that do not overlap, and none mirrored.
 
-    xatlas may take `time_limit_s` seconds; after that, or if it fails, our own charts are used (a
-    second or two). texture_size: texels a side, which the distance between charts depends on.
+    xatlas may take `time_limit_s` seconds to pack the charts; after that, or if it fails, they are
+    set on shelves. texture_size: texels a side, which the distance between charts depends on.
     """
     if mesh.faces.shape[0] == 0:
         raise ValueError("mesh: expected at least one face, got none")
@@ -74,31 +80,37 @@ def unwrap(mesh: Mesh, time_limit_s: float = 45.0, texture_size: int = 2048) -> 
     vertices = np.ascontiguousarray(mesh.vertices.detach().cpu().float().numpy())
     faces = np.ascontiguousarray(mesh.faces.cpu().numpy())
     exact = vertices.astype(np.float64)
-    found = _run_xatlas(vertices, faces, time_limit_s, texture_size)
+    charts = flat_charts(exact, faces, texture_size)
+    found = _run_xatlas(charts, time_limit_s, texture_size)
     if not isinstance(found, str):
-        apart = separate(exact, *found, texture_size)
+        apart = separate(exact, found, charts.faces, charts.source, texture_size)
         if apart is not None:
             return _unwrapped(vertices, *apart, "xatlas", "")
-        found = "xatlas' charts cover themselves"
-    charts = planar_charts(exact, faces, texture_size)
-    return _unwrapped(vertices, *charts, "fallback", found)
+        found = "xatlas' charts cover each other"
+    uv = charts.texels / texture_size
+    return _unwrapped(vertices, uv, charts.faces, charts.source, "fallback", found)
 
 
-def _run_xatlas(
-    vertices: NDArray[np.float32], faces: NDArray[np.int64], time_limit_s: float, size: int
-) -> tuple[NDArray, NDArray, NDArray] | str:
-    """The atlas of the child process (uv, faces, source vertex), or why there is none."""
+def padding_for(size: int) -> int:
+    """Texels between charts in a texture of `size` texels."""
+    return max(size // PADDING_SHARE, LEAST_PADDING)
+
+
+def _run_xatlas(charts: Charts, time_limit_s: float, size: int) -> NDArray[np.float64] | str:
+    """The coordinates `[W, 2]` of the child process, or why there are none."""
     if not time_limit_s > 0.0:
         return "xatlas was given no time"
     if not sys.executable:
         return "there is no Python interpreter to start xatlas in"
     with tempfile.TemporaryDirectory(prefix="maquette-unwrap-") as name:
         folder = Path(name)
-        np.save(folder / "vertices.npy", vertices)
-        np.save(folder / "faces.npy", faces)
+        # As they are set on shelves: xatlas takes charts that lie on each other for one.
+        np.save(folder / "flat.npy", charts.texels)
+        np.save(folder / "faces.npy", charts.faces)
+        np.save(folder / "charts.npy", charts.chart_of)
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        command = [sys.executable, *CHILD, name, str(size), str(PADDING)]
+        command = [sys.executable, *CHILD, name, str(size), str(padding_for(size))]
         try:
             ended = subprocess.run(
                 command, env=environment, capture_output=True, timeout=time_limit_s, check=False
@@ -109,17 +121,16 @@ def _run_xatlas(
             lines = ended.stderr.decode(errors="replace").strip().splitlines()
             return f"xatlas ended with code {ended.returncode}: {lines[-1] if lines else 'no word'}"
         uv = np.load(folder / "uv.npy")
-        out_faces = np.load(folder / "atlas_faces.npy")
-        source = np.load(folder / "source_vertex.npy")
-    if not _is_sound(uv, out_faces, source, faces):
+    if not _is_sound(uv, charts):
         return "xatlas made an atlas that does not fit the mesh"
-    return uv.astype(np.float64), out_faces, source
+    return uv.astype(np.float64)
 
 
-def _is_sound(uv: NDArray, out_faces: NDArray, source: NDArray, faces: NDArray[np.int64]) -> bool:
-    """Whether an atlas has a place in [0, 1] for every corner of the faces, in their order."""
-    inside = bool(np.isfinite(uv).all()) and uv.min() >= 0.0 and uv.max() <= 1.0
-    return inside and out_faces.shape == faces.shape and bool((source[out_faces] == faces).all())
+def _is_sound(uv: NDArray, charts: Charts) -> bool:
+    """Whether coordinates give every vertex of the charts a place in [0, 1]."""
+    if uv.shape != charts.flat.shape or not np.isfinite(uv).all():
+        return False
+    return bool(uv.min() >= 0.0 and uv.max() <= 1.0)
 
 
 def _unwrapped(
@@ -127,7 +138,7 @@ def _unwrapped(
     uv: NDArray,
     faces: NDArray,
     source: NDArray,
-    method: Literal["xatlas", "fallback"],
+    method: Method,
     reason: str,
 ) -> Unwrapped:
     return Unwrapped(

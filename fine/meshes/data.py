@@ -77,7 +77,7 @@ class UserMesh:
 
 
 def checked(mesh: UserMesh, name: str) -> UserMesh:
-    """The mesh without faces that have no area; UserError, in one line, if it can't be used."""
+    """The mesh; UserError, in one line, if it can't be used."""
     vertices, faces = mesh.vertices, mesh.faces
     if faces.size == 0:
         raise UserError(f"{name} has no faces; give a mesh with a surface")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ...common.scene.mesh import Mesh
 from ..export.charts import doubly_covered
+from ..export.levels import from_corners
 from ..export.unwrap import Unwrapped, unwrap
+from .data import welded
 from .start import Start
 
 LOOK = 1024  # texels a side at which overlaps are looked for
@@ -21,22 +24,15 @@ def kept_layout(start: Start, unwrap_limit: float, size: int) -> tuple[Unwrapped
     """
     reason = why_not(start)
     if reason:
-        return unwrap(start.mesh, unwrap_limit, size), reason
-    assert start.source.uv is not None
-    faces = start.mesh.faces
-    corner_uv = start.source.uv.reshape(-1, 2).clip(0.0, 1.0)
-    corner = faces.reshape(-1).numpy()
-    key = np.concatenate([corner[:, None], corner_uv.astype(np.float32).view(np.int32)], axis=1)
-    _, first, place = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    source = torch.from_numpy(corner[first])
-    kept = Unwrapped(
-        start.mesh.vertices[source],
-        torch.from_numpy(place.reshape(-1, 3)),
-        torch.from_numpy(corner_uv[first]),
-        source,
-        "own",
-    )
-    return kept, ""
+        # Vertices at one place are one for the charts: many files have some for each face.
+        joined = torch.from_numpy(welded(start.source.vertices)[start.mesh.faces.numpy()])
+        made = unwrap(Mesh(start.mesh.vertices, joined), unwrap_limit, size)
+        corner_uv, method = made.uv[made.faces].reshape(-1, 2).numpy(), made.method
+    else:
+        assert start.source.uv is not None
+        corner_uv, method = start.source.uv.reshape(-1, 2).clip(0.0, 1.0), "own"
+    places, faces = start.mesh.vertices.numpy(), start.mesh.faces.numpy()
+    return from_corners(places, faces, corner_uv, method), reason
 
 
 def why_not(start: Start) -> str:

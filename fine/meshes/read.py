@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...common.config.export import Axis
 from ...common.errors import UserError
-from .data import Material, UserMesh, checked
+from .data import Material, UserMesh, checked, welded
 from .images import MOST_SIDE
 from .obj import read_obj_file
 from .threemf import read_3mf
@@ -68,13 +69,20 @@ def _read_others(path: Path) -> UserMesh:
         parts = _parts(scene)
         if not parts:
             raise UserError(f"{path} has no faces; give a mesh with a surface")
-        return _joined(parts, UP[kind], 1.0 if kind == "glb" else None, lost)
+        mesh = _joined(parts, UP[kind], 1.0 if kind == "glb" else None, lost)
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # a damaged file ends a foreign reader in whatever way it likes
         raise UserError(
             f"{path} is damaged, or isn't {kind.upper()} ({type(error).__name__}); export it again"
         ) from None
+    return _without_copies(mesh) if kind == "stl" else mesh
+
+
+def _without_copies(mesh: UserMesh) -> UserMesh:
+    """An STL, which has three vertices of its own for each face, with one at each place."""
+    used, faces = np.unique(welded(mesh.vertices)[mesh.faces], return_inverse=True)
+    return replace(mesh, vertices=mesh.vertices[used], faces=faces.reshape(-1, 3))
 
 
 def _check_stl(path: Path) -> None:

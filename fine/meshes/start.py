@@ -19,6 +19,7 @@ from ...common.errors import UserError
 from ...common.fields.field import HashField
 from ...common.scene.mesh import Mesh, sample_surface
 from ..export.placement import Pose
+from ..export.shape import describe_shape
 from ..surface_tree import SurfaceTree
 from ..tetgrid import TetGrid
 from .data import UserMesh, welded
@@ -26,6 +27,7 @@ from .orient import oriented
 
 RADIUS = 0.9  # of the farthest vertex, as the toybox's objects have it
 BAND = 3.0  # cells within which distances are exact
+ASKED = 1.5  # cells from a closed surface within which each point is asked for its side
 SHEET = 0.6  # cells that a surface without an inside is thickened by, each way
 PROBE = 0.5  # cells to either side of a face, where its inside is looked for
 FIT_STEPS, FIT_POINTS, FIT_RATE = 300, 8192, 2e-2
@@ -61,11 +63,12 @@ def start_of(source: UserMesh, up: Axis | None = None, front: Front | None = Non
     x, y, z = middle.tolist()
     pose = Pose(pose.axes, pose.signs, pose.up, scale, (x, y, z), source.metre)
     world = pose.from_file(torch.from_numpy(source.vertices))
+    own = np.ascontiguousarray(source.faces)
     joined = welded(source.vertices)
-    faces = oriented(world.double().numpy(), joined[source.faces])
+    faces = oriented(world.double().numpy(), joined[own])
     solid = faces[_with_area(world.double().numpy(), faces)]
     return Start(
-        Mesh(world, torch.from_numpy(source.faces)),
+        Mesh(world, torch.from_numpy(own)),
         Mesh(world, torch.from_numpy(np.ascontiguousarray(solid))),
         pose,
         source,
@@ -104,7 +107,9 @@ def signed_distances(mesh: Mesh, grid: TetGrid) -> Tensor:
     vertices, faces = mesh.vertices.double().numpy(), mesh.faces.numpy()
     tree = SurfaceTree.of(vertices, faces)
     distance = _banded(tree, points, side, cell)
-    inside = _inside(tree, points, distance, side)
+    # Through a hole, what lies inside and outside is one region: there each point is asked.
+    asked = distance <= ASKED if describe_shape(mesh).closed else np.ones(len(points), np.bool_)
+    inside = _inside(tree, points, asked, side)
     signed = np.where(inside, -distance, distance)
     thin = _sheets(tree, vertices, faces, cell)
     if thin.any():
@@ -123,18 +128,19 @@ def _banded(tree: SurfaceTree, points: Floats, side: int, cell: float) -> Floats
     return np.where(near, distance, BAND - 1.0 + np.asarray(beyond).reshape(-1))
 
 
-def _inside(tree: SurfaceTree, points: Floats, distance: Floats, side: int) -> NDArray[np.bool_]:
-    """Which lattice points lie inside. Away from the surface one answer holds for a region."""
-    near = distance <= 1.5
-    labels = np.empty(near.shape, np.int32).reshape((side,) * 3)
-    count = int(ndimage.label(~near.reshape((side,) * 3), output=labels))  # type: ignore[call-overload]
-    labels = labels.reshape(-1)  # 0 near the surface
-    asked, samples = np.nonzero(near)[0], np.unique(labels, return_index=True)[1]
+def _inside(
+    tree: SurfaceTree, points: Floats, asked: NDArray[np.bool_], side: int
+) -> NDArray[np.bool_]:
+    """Which lattice points lie inside; those that aren't `asked` as one of their region is."""
+    labels = np.empty((side,) * 3, np.int32)
+    count = int(ndimage.label(~asked.reshape((side,) * 3), output=labels))  # type: ignore[call-overload]
+    labels = labels.reshape(-1)  # 0 where each is asked
     inside = np.zeros(len(points), dtype=np.bool_)
     inside[asked] = tree.winding(points[asked]) > 0.5
+    samples = np.unique(labels, return_index=True)[1]
     region = np.zeros(count + 1, dtype=np.bool_)
     region[labels[samples]] = tree.winding(points[samples]) > 0.5
-    return np.where(near, inside, region[labels])
+    return np.where(asked, inside, region[labels])
 
 
 def _sheets(

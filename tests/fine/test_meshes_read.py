@@ -198,7 +198,8 @@ def test_materials_that_lead_astray(tmp_path: Path) -> None:
     head = b"\x89PNG\r\n\x1a\n" + struct.pack(
         ">I4sIIBBBBB", 13, b"IHDR", 60000, 60000, 8, 2, 0, 0, 0
     )
-    (folder / "lost.png").write_bytes(head + struct.pack(">I", zlib.crc32(head[12:])))
+    data = struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
+    (folder / "lost.png").write_bytes(head + struct.pack(">I", zlib.crc32(head[12:])) + data)
     wrong(folder / "x.obj", "60000 x 60000")
 
 
