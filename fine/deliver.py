@@ -62,7 +62,10 @@ def _deliver(run: Run, config: ExportConfig) -> None:
         notes = [f"the mesh's texture coordinates are made anew: {reason}"] if reason else []
         say(f"export: the mesh's own faces, {config.texture_size} px texture")
     else:
-        say(f"export: at most {config.faces} faces, {config.texture_size} px texture")
+        most = "as many faces as the shape needs"
+        if config.faces is not None:
+            most = f"at most {config.faces} faces"
+        say(f"export: {most}, {config.texture_size} px texture")
     with replaced(run.export, REPORT) as folder:
         report = export(
             model.mesh() if kept is None else kept.welded(),
@@ -97,8 +100,9 @@ def closing_lines(report: ExportReport) -> list[str]:
     mixed = f", {atlas.mixed[3]:.2%} mixed at level 3" if len(atlas.mixed) > 3 else ""
     used = f"{atlas.charts} charts, {atlas.use:.0%} used"
     files = ", ".join(f"{name} {_bytes(count)}" for name, count in report.bytes.items())
+    asked = "" if report.faces_asked is None else f" of at most {report.faces_asked}"
     return [
-        f"exported {report.faces_out} faces of at most {report.faces_asked}; read back at "
+        f"exported {report.faces_out} faces{asked}; read back at "
         f"{report.psnr_mean:.1f} dB of the model (worst view {report.psnr_min:.1f} dB)",
         f"  {kind}: {size}; {sound}, {manifold}, {parts}{handles}",
         f"  texture: {used}, stretch {atlas.stretch:.2f}{mixed}",

@@ -74,9 +74,10 @@ class SurfaceTree:
         """
         points = np.ascontiguousarray(points, dtype=np.float64)
         nothing = np.zeros((0, 3))
-        chosen = normals is not None and face_normals is not None
-        own = np.ascontiguousarray(normals, dtype=np.float64) if chosen else nothing
-        sides = np.ascontiguousarray(face_normals[self.face]) if chosen else nothing
+        own, sides = nothing, nothing
+        if normals is not None and face_normals is not None:
+            own = np.ascontiguousarray(normals, dtype=np.float64)
+            sides = np.ascontiguousarray(face_normals[self.face])
         squared, at, weights = _nearest_all(
             points, limit * limit, self.triangles, self.low, self.high, self.first, self.count,
             self.child, own, sides, least_cosine,

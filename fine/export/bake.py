@@ -77,7 +77,7 @@ def bake(
             if surface is not None:
                 points = surface.beneath(points, normals)[0]
             total += _colours(points, albedo_fn, device)
-        texture[row, column] = to_bytes(total / len(SUBSAMPLES))
+        texture[row, column] = to_bytes(total / np.float32(len(SUBSAMPLES)))
     mask = texels.owner >= 0
     fill_from_nearest(texture, mask)
     return Baked(texture, mask)
@@ -182,7 +182,7 @@ def _fill(texture: NDArray[np.uint8], mask: NDArray[np.bool_], wanted: slice) ->
         texture[row, column] = texture[near[0, row, column], near[1, row, column]]
 
 
-def to_bytes(colours: NDArray[np.float32]) -> NDArray[np.uint8]:
+def to_bytes(colours: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Colours in [0, 1] as bytes, rounded."""
     return np.rint(colours * np.float32(255.0)).astype(np.uint8)
 

@@ -24,6 +24,10 @@ Ints = NDArray[np.int64]
 
 SMOOTHING = 4  # rounds of averaging normals with the neighbours', so that rough skin is one chart
 LEAST_COSINE = 0.25  # a face may be foreshortened this much by its chart's projection
+CLOSELY = 4096  # texels a side up to which folds are looked for at twice the resolution
+CRUMB = 40  # a chart of fewer faces is one, if a neighbour can take it
+CRUMB_COSINE = 0.12
+CRUMB_ROUNDS = 6
 CUTTING_ROUNDS = 6  # then charts that still cover themselves become single faces
 PACKING_ROUNDS = 20  # bisections of the scale
 STRIP = 16  # a strip for folded faces takes one part in so many of the texture's height
@@ -60,18 +64,25 @@ def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Int
     return charts.texels / size, charts.faces, charts.source
 
 
-def flat_charts(vertices: Floats, faces: Ints, size: int) -> Charts:
-    """The charts of a mesh for a texture of `size` texels, as `planar_charts` sets them."""
+def flat_charts(vertices: Floats, faces: Ints, size: int, alone: Ints | None = None) -> Charts:
+    """The charts of a mesh for a texture of `size` texels, as `planar_charts` sets them.
+
+    alone: faces that are to be charts of their own.
+    """
     pairs = adjacent_faces(torch.from_numpy(faces)).numpy()
     normals = _unit_normals(vertices, faces)
-    direction = chart_directions(normals, pairs)
+    direction = without_crumbs(chart_directions(normals, pairs), normals, pairs)
     group = np.zeros(faces.shape[0], dtype=np.int64)
+    if alone is not None:
+        group[alone] = 1 + np.arange(alone.size)
     rounds = 0
     while True:  # ends, since a chart of a single face cannot cover itself
         chart = _connected(pairs, direction, group)
         flat, chart_faces, source, chart_of = _flatten(vertices, faces, direction, chart)
         texels = pack(flat, chart_of, size, size)
-        bad = np.unique(chart[doubly_covered(texels, chart_faces, size)])
+        # Looked at more closely than texels are: another packing may shift what is folded.
+        zoom = 2 if size <= CLOSELY else 1
+        bad = np.unique(chart[doubly_covered(zoom * texels, chart_faces, zoom * size)])
         if bad.size == 0:
             return Charts(flat, chart_faces, source, chart_of, texels)
         rounds += 1
@@ -92,6 +103,29 @@ def chart_directions(normals: Floats, pairs: Ints) -> Ints:
     return np.where(own >= LEAST_COSINE, smooth @ DIRECTIONS.T, own - 4.0).argmax(axis=1)
 
 
+def without_crumbs(direction: Ints, normals: Floats, pairs: Ints) -> Ints:
+    """The directions `[F]` with small charts given to neighbours that they can be projected with.
+
+    Faces of charts below CRUMB take the direction that most of their neighbours have, counted by
+    the size of the neighbours' charts, among those that foreshorten them to CRUMB_COSINE at most.
+    """
+    allowed = normals @ DIRECTIONS.T >= CRUMB_COSINE
+    alone = np.zeros(len(direction), dtype=np.int64)
+    ends = np.concatenate([pairs, pairs[:, ::-1]])
+    for _ in range(CRUMB_ROUNDS):
+        chart = _connected(pairs, direction, alone)
+        size = np.bincount(chart)[chart]
+        small = size < CRUMB
+        if not small.any():
+            break
+        votes = np.zeros((len(direction), len(DIRECTIONS)))
+        here, there = ends[small[ends[:, 0]]].T
+        np.add.at(votes, (here, direction[there]), size[there])
+        votes[~allowed] = 0.0
+        direction = np.where(small & (votes.max(axis=1) > 0.0), votes.argmax(axis=1), direction)
+    return direction
+
+
 def separate(
     vertices: Floats, uv: Floats, faces: Ints, source: Ints, size: int
 ) -> tuple[Floats, Ints, Ints] | None:
@@ -106,6 +140,8 @@ def separate(
     strip = size // STRIP
     uv = uv * [1.0, 1.0 - strip / size]
     bad = np.nonzero(doubly_covered(uv * size, faces, size))[0]
+    if bad.size == 0:  # seen at another height, nothing is folded
+        return uv, faces, source
     if bad.size > FOLDED_SHARE * faces.shape[0]:
         return None
     corner = source[faces[bad]]

@@ -21,9 +21,11 @@ from ...common.runs.whole_folder import digests
 from ...common.scene.images import png_bytes
 from ...common.scene.mesh import Mesh
 from .bake import CHUNK, AlbedoFn, bake
+from .budget import decimated_by_shape
 from .clean import cleaned, decimate, without_inner_parts
 from .levels import levels_of_detail
 from .normals import bake_normals, flipped, tangents
+from .order import cache_misses, in_cache_order
 from .pictures import encoded, large_images
 from .placement import MILLIMETRES, Pose, formats_of, placed, target_of
 from .readback import TexturedMesh, check_file, compare, read_obj, turntable
@@ -46,13 +48,15 @@ class ExportReport:
 
     obj, mtl, texture, glb: None where the format wasn't asked for. levels: faces of each level of
     detail. faces_in, faces_clean, faces_out: before, after cleaning, after decimation;
-    faces_asked: the most that were wanted. vertices_out: of the surface without seams. dropped:
-    shares of the surface of parts that were too small. unwrap_method: "xatlas", "fallback", or
-    "own" for texture coordinates that the mesh came with; unwrap_reason: why it was not xatlas, or
-    "". size: along the axes of the first file. psnr: dB, a value a view, of the first textured file
-    (or of the model as it was baked, where none was asked for); psnr_mean, psnr_min: their mean and
-    the worst. level_psnr: of each mip level of the texture. bytes: of each file. seconds: by step.
-    notes: what was asked for and could not be, and what was done instead.
+    faces_asked: the most that were wanted, if anything was said. vertices_out: of the surface
+    without seams. dropped: shares of the surface of parts that were too small. unwrap_method:
+    "xatlas", "fallback", or "own" for texture coordinates that the mesh came with; unwrap_reason:
+    why it was not xatlas, or "". size: along the axes of each format. psnr: dB, a value a view, of
+    the first textured file (or of the model as it was baked, where none was asked for); psnr_mean,
+    psnr_min: their mean and the worst. level_psnr: of each mip level of the texture. cache_misses:
+    a face, see `order.cache_misses`. bytes: of each file. seconds: by step. notes: what was asked
+    for and could not be, and what was done instead. digests: of each file. made_of: the mark that
+    was given.
     """
 
     obj: Path | None
@@ -61,7 +65,7 @@ class ExportReport:
     glb: Path | None
     turntable: Path
     formats: list[str]
-    faces_asked: int
+    faces_asked: int | None
     faces_in: int
     faces_clean: int
     faces_out: int
@@ -78,6 +82,7 @@ class ExportReport:
     psnr_mean: float
     psnr_min: float
     level_psnr: list[float]
+    cache_misses: float
     bytes: dict[str, int]
     seconds: dict[str, float]
     notes: list[str]
@@ -123,7 +128,7 @@ def export(
     albedo_fn: AlbedoFn,
     folder: Path,
     name: str,
-    faces: int = 50_000,
+    faces: int | None = None,
     texture_size: int = 2048,
     unwrap_limit_s: float = 45.0,
     speck_share: float = 0.01,
@@ -139,12 +144,13 @@ def export(
 
     mesh: world axes, any device; `albedo_fn` is called with world points `[N, 3]` on that device
     and gives sRGB albedo `[N, 3]` in [0, 1]. folder: is made if it is missing. name: any text, see
-    `write_obj`. faces: at most about so many. texture_size: texels a side. unwrap_limit_s: for
-    xatlas. speck_share: parts with less of the surface are dropped. config: all of these and more,
-    in their place. reference: what the files are compared with; by default the cleaned mesh before
-    decimation. on_step: is told each step's name. pose: how the world's axes become the files'.
-    kept: a mesh whose geometry and texture coordinates stay as they are; then nothing is cleaned,
-    decimated or unwrapped. made_of, notes: what the report keeps beside its own.
+    `write_obj`. faces: at most about so many; None is as few as keep the shape. texture_size:
+    texels a side. unwrap_limit_s: for xatlas. speck_share: parts with less of the surface are
+    dropped. config: all of these and more, in their place. reference: what the files are compared
+    with; by default the cleaned mesh before decimation. on_step: is told each step's name. pose:
+    how the world's axes become the files'. kept: a mesh whose geometry and texture coordinates stay
+    as they are; then nothing is cleaned, decimated or unwrapped. made_of, notes: what the report
+    keeps beside its own.
 
     Writes the files of each format, turntable.png and report.json, which is the last. On the CPU
     two exports of the same model give the same files, unless xatlas meets its time limit in one of
@@ -185,7 +191,7 @@ def export(
         glb=files.get("glb"),
         turntable=picture,
         formats=list(kinds),
-        faces_asked=given.faces if kept is None else kept.faces.shape[0],
+        faces_asked=given.faces if kept is None else None,
         faces_in=mesh.faces.shape[0],
         faces_clean=model.whole.faces.shape[0],
         faces_out=model.unwrapped.faces.shape[0],
@@ -202,6 +208,7 @@ def export(
         psnr_mean=round(sum(values) / len(values), 2),
         psnr_min=round(min(values), 2),
         level_psnr=level_psnr,
+        cache_misses=round(cache_misses(model.unwrapped.faces.numpy()), 3),
         bytes={name: (folder / name).stat().st_size for name in own},
         seconds=clock.seconds,
         notes=notes,
@@ -230,10 +237,15 @@ def _prepared(
             whole, dropped = found.mesh, found.dropped
             notes += _told_of_specks(dropped)
     with clock.step("decimate"):
-        small = whole if kept is not None else decimate(whole, config.faces)
-        notes += _told_of_faces(config.faces, whole, small) if kept is None else []
+        if kept is not None:
+            small = whole
+        elif config.faces is None:
+            small = decimated_by_shape(whole)
+        else:
+            small = decimate(whole, config.faces)
+            notes += _told_of_faces(config.faces, whole, small)
     with clock.step("unwrap"):
-        unwrapped = kept or unwrap(small, config.unwrap_limit, config.texture_size)
+        unwrapped = kept or in_cache_order(unwrap(small, config.unwrap_limit, config.texture_size))
     with clock.step("bake"):
         surface = None
         if small is not whole:
@@ -276,7 +288,9 @@ def _written(
             (encoded(model.texture, kind, config.quality) for kind in ("png", "jpeg")), key=len
         )
     files: dict[str, Path] = {}
-    poses = {kind: placed(kind, config, pose, model.small.vertices) for kind in kinds}
+    poses: dict[Format, Pose] = {
+        kind: placed(kind, config, pose, model.small.vertices) for kind in kinds
+    }
     solid = _solid(model, prints=False) if "ply" in kinds else None
     printed = None
     if set(MILLIMETRES) & set(kinds):
@@ -376,6 +390,6 @@ def _told_of_faces(asked: int, whole: Mesh, small: Mesh) -> list[str]:
             f"asked for {asked} faces: {got} is the fewest that keep the shape's topology and "
             "borders"
         ]
-    if had < asked and asked != ExportConfig.model_fields["faces"].default:
+    if had < asked:
         return [f"asked for {asked} faces: the model has {had}, and all are written"]
     return []

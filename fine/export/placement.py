@@ -143,7 +143,7 @@ def placed(kind: Format, config: ExportConfig, pose: Pose, vertices: Tensor) -> 
     axis = "xyz".index(pose.up)
     low, high = _box(pose.points(vertices))
     unit = 1000.0 if prints else 1.0 if kind in METRES else target.unit  # file units a metre
-    wanted = config.height and metres(config.height)
+    wanted = None if config.height is None else metres(config.height)
     if wanted is None and prints and pose.metre is None:
         wanted = PRINT_HEIGHT
     if wanted is not None and high[axis] > low[axis]:

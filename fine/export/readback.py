@@ -25,6 +25,7 @@ from ...common.scene.shading import headlights, shade
 from ..meshes.threemf import read_3mf
 from .bake import CHUNK, AlbedoFn
 from .placement import Pose
+from .usdz import library
 
 PLAIN_POSE = Pose()
 LIKE = 12.0  # of 255: a lossy texture's mean difference from the one it was made of, at most
@@ -95,10 +96,9 @@ def _read_any(path: Path) -> tuple[NDArray[np.float64], Any]:
 
 
 def _read_usdz(path: Path) -> tuple[NDArray[np.float64], Any]:
-    from pxr import Usd, UsdGeom  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
-
-    stage = Usd.Stage.Open(str(path))
-    (mesh,) = [UsdGeom.Mesh(prim) for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)]
+    usd, geometry = library("Usd"), library("UsdGeom")
+    stage = usd.Stage.Open(str(path))
+    (mesh,) = [geometry.Mesh(prim) for prim in stage.Traverse() if prim.IsA(geometry.Mesh)]
     points = np.array(mesh.GetPointsAttr().Get(), dtype=np.float64)
     faces = np.array(mesh.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3)
     with zipfile.ZipFile(path) as archive:

@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...common.scene.mesh import Mesh, vertex_normals
-from .charts import Charts, flat_charts, separate
+from .charts import Charts, doubly_covered, flat_charts, separate
 
 LEAST_PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
 PADDING_SHARE = 100  # one part of the texture's width in so many, so that four levels stay clean
+GAPS = 0.3
+ATTEMPTS = 3  # at packing without a fold
+LARGEST = 16384
 Method = Literal["xatlas", "fallback", "own"]
 CHILD = ("-m", "maquette.fine.export.atlas")
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package `fine`
@@ -80,20 +83,54 @@ def unwrap(mesh: Mesh, time_limit_s: float = 45.0, texture_size: int = 2048) -> 
     vertices = np.ascontiguousarray(mesh.vertices.detach().cpu().float().numpy())
     faces = np.ascontiguousarray(mesh.faces.cpu().numpy())
     exact = vertices.astype(np.float64)
-    charts = flat_charts(exact, faces, texture_size)
-    found = _run_xatlas(charts, time_limit_s, texture_size)
-    if not isinstance(found, str):
-        apart = separate(exact, found, charts.faces, charts.source, texture_size)
-        if apart is not None:
-            return _unwrapped(vertices, *apart, "xatlas", "")
-        found = "xatlas' charts cover each other"
-    uv = charts.texels / texture_size
-    return _unwrapped(vertices, uv, charts.faces, charts.source, "fallback", found)
+    alone = np.zeros(0, dtype=np.int64)
+    for attempt in range(ATTEMPTS):
+        room, charts = _charts(exact, faces, texture_size, alone)
+        found = _run_xatlas(charts, time_limit_s, room)
+        if isinstance(found, str):
+            break
+        # Between texels of the shelves a chart may cover itself; another place can show it.
+        folded = np.nonzero(doubly_covered(found * room, charts.faces, room))[0]
+        if folded.size == 0:
+            return _unwrapped(vertices, found, charts.faces, charts.source, "xatlas", "")
+        if attempt == ATTEMPTS - 1:
+            apart = separate(exact, found, charts.faces, charts.source, room)
+            if apart is not None:
+                return _unwrapped(vertices, *apart, "xatlas", "")
+            found = "xatlas' charts cover each other"
+        alone = np.union1d(alone, folded)
+    uv = charts.texels / room
+    return _unwrapped(vertices, uv, charts.faces, charts.source, "fallback", str(found))
 
 
-def padding_for(size: int) -> int:
-    """Texels between charts in a texture of `size` texels."""
-    return max(size // PADDING_SHARE, LEAST_PADDING)
+def _charts(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    size: int,
+    alone: NDArray[np.int64],
+) -> tuple[int, Charts]:
+    """The charts, and the texels a side that they were set apart in: those of the texture, or more
+    where it has too few for all charts. ValueError where even LARGEST are too few."""
+    while True:
+        try:
+            return size, flat_charts(vertices, faces, size, alone)
+        except ValueError:
+            if size >= LARGEST:
+                raise
+            size *= 2
+
+
+def padding_for(size: int, charts: Charts | None = None) -> int:
+    """Texels between charts in a texture of `size` texels; fewer where there are many charts, so
+    that the gaps don't take more than GAPS of the texture."""
+    padding = max(size // PADDING_SHARE, LEAST_PADDING)
+    if charts is not None:
+        starts = np.nonzero(np.diff(charts.chart_of, prepend=-1))[0]
+        low = np.minimum.reduceat(charts.texels, starts)
+        high = np.maximum.reduceat(charts.texels, starts)
+        around = float((high - low).sum())
+        padding = min(padding, max(int(GAPS * size * size / max(around, 1.0)), LEAST_PADDING))
+    return padding
 
 
 def _run_xatlas(charts: Charts, time_limit_s: float, size: int) -> NDArray[np.float64] | str:
@@ -110,7 +147,7 @@ def _run_xatlas(charts: Charts, time_limit_s: float, size: int) -> NDArray[np.fl
         np.save(folder / "charts.npy", charts.chart_of)
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        command = [sys.executable, *CHILD, name, str(size), str(padding_for(size))]
+        command = [sys.executable, *CHILD, name, str(size), str(padding_for(size, charts))]
         try:
             ended = subprocess.run(
                 command, env=environment, capture_output=True, timeout=time_limit_s, check=False

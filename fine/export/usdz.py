@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import tempfile
 from pathlib import Path
@@ -27,13 +28,18 @@ def require_usd() -> None:
         )
 
 
+def library(name: str) -> Any:
+    """A module of the library, which tells type checkers nothing of what is in it."""
+    return importlib.import_module(f"pxr.{name}")
+
+
 def write_usdz(folder: Path, name: str, unwrapped: Unwrapped, image: bytes, pose: Pose) -> Path:
     """Write NAME.usdz: one mesh with a preview surface, Y up, in metres.
 
     image: PNG or JPEG. Positions are welded, texture coordinates belong to corners.
     """
     require_usd()
-    from pxr import Sdf, Usd, UsdUtils  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+    sdf, usd, utilities = library("Sdf"), library("Usd"), library("UsdUtils")
 
     name = slug(name)
     path = folder / f"{name}.usdz"
@@ -41,11 +47,11 @@ def write_usdz(folder: Path, name: str, unwrapped: Unwrapped, image: bytes, pose
         texture = f"{name}.{SUFFIXES[mime_type(image)]}"
         (Path(place) / texture).write_bytes(image)
         layer = str(Path(place) / f"{name}.usdc")
-        stage: Any = Usd.Stage.CreateNew(layer)
+        stage: Any = usd.Stage.CreateNew(layer)
         _describe(stage, _identifier(name), unwrapped, texture, pose)
         stage.GetRootLayer().Save()
         package = str(Path(place) / f"{name}.usdz")
-        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(layer), package):
+        if not utilities.CreateNewUsdzPackage(sdf.AssetPath(layer), package):
             raise OSError(f"{path}: the USD library could not write it")
         write_whole(path, Path(package).read_bytes())
     return path
@@ -58,55 +64,55 @@ def _identifier(name: str) -> str:
 
 
 def _describe(stage: Any, name: str, unwrapped: Unwrapped, texture: str, pose: Pose) -> None:
-    from pxr import Gf, Kind, Sdf, Usd, UsdGeom, UsdShade, Vt  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
-
-    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
-    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-    root = UsdGeom.Xform.Define(stage, f"/{name}")
+    gf, kind, sdf, vt = library("Gf"), library("Kind"), library("Sdf"), library("Vt")
+    usd, geometry, shade = library("Usd"), library("UsdGeom"), library("UsdShade")
+    geometry.SetStageUpAxis(stage, geometry.Tokens.y)
+    geometry.SetStageMetersPerUnit(stage, 1.0)
+    root = geometry.Xform.Define(stage, f"/{name}")
     stage.SetDefaultPrim(root.GetPrim())
-    Usd.ModelAPI(root.GetPrim()).SetKind(Kind.Tokens.component)
-    mesh = UsdGeom.Mesh.Define(stage, f"/{name}/mesh")
+    usd.ModelAPI(root.GetPrim()).SetKind(kind.Tokens.component)
+    mesh = geometry.Mesh.Define(stage, f"/{name}/mesh")
     welded, weld = unwrapped.welded(), unwrapped.welded_vertex()
     places = np.ascontiguousarray(pose.points(welded.vertices).numpy())
     corner = weld[unwrapped.faces].reshape(-1).numpy().astype(np.int32)
-    mesh.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(places))
-    mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(corner))
+    mesh.CreatePointsAttr(vt.Vec3fArray.FromNumpy(places))
+    mesh.CreateFaceVertexIndicesAttr(vt.IntArray.FromNumpy(corner))
     mesh.CreateFaceVertexCountsAttr(
-        Vt.IntArray.FromNumpy(np.full(len(unwrapped.faces), 3, dtype=np.int32))
+        vt.IntArray.FromNumpy(np.full(len(unwrapped.faces), 3, dtype=np.int32))
     )
-    mesh.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
+    mesh.CreateSubdivisionSchemeAttr(geometry.Tokens.none)
     low, high = places.min(axis=0), places.max(axis=0)
-    mesh.CreateExtentAttr([Gf.Vec3f(*low.tolist()), Gf.Vec3f(*high.tolist())])
+    mesh.CreateExtentAttr([gf.Vec3f(*low.tolist()), gf.Vec3f(*high.tolist())])
     corners = unwrapped.faces.reshape(-1)
-    primvars = UsdGeom.PrimvarsAPI(mesh)
+    primvars = geometry.PrimvarsAPI(mesh)
     normals = pose.vectors(unwrapped.normals())[corners].contiguous().numpy()
-    mesh.CreateNormalsAttr(Vt.Vec3fArray.FromNumpy(normals))
-    mesh.SetNormalsInterpolation(UsdGeom.Tokens.faceVarying)
+    mesh.CreateNormalsAttr(vt.Vec3fArray.FromNumpy(normals))
+    mesh.SetNormalsInterpolation(geometry.Tokens.faceVarying)
     places_uv = primvars.CreatePrimvar(
-        "st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.faceVarying
+        "st", sdf.ValueTypeNames.TexCoord2fArray, geometry.Tokens.faceVarying
     )
-    places_uv.Set(Vt.Vec2fArray.FromNumpy(unwrapped.uv[corners].contiguous().numpy()))
-    material = UsdShade.Material.Define(stage, f"/{name}/material")
-    surface = UsdShade.Shader.Define(stage, f"/{name}/material/surface")
+    places_uv.Set(vt.Vec2fArray.FromNumpy(unwrapped.uv[corners].contiguous().numpy()))
+    material = shade.Material.Define(stage, f"/{name}/material")
+    surface = shade.Shader.Define(stage, f"/{name}/material/surface")
     surface.CreateIdAttr("UsdPreviewSurface")
-    surface.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(1.0)
-    surface.CreateInput("metallic", Sdf.ValueTypeNames.Float).Set(0.0)
-    reader = UsdShade.Shader.Define(stage, f"/{name}/material/st")
+    surface.CreateInput("roughness", sdf.ValueTypeNames.Float).Set(1.0)
+    surface.CreateInput("metallic", sdf.ValueTypeNames.Float).Set(0.0)
+    reader = shade.Shader.Define(stage, f"/{name}/material/st")
     reader.CreateIdAttr("UsdPrimvarReader_float2")
-    reader.CreateInput("varname", Sdf.ValueTypeNames.String).Set("st")
-    picture = UsdShade.Shader.Define(stage, f"/{name}/material/texture")
+    reader.CreateInput("varname", sdf.ValueTypeNames.String).Set("st")
+    picture = shade.Shader.Define(stage, f"/{name}/material/texture")
     picture.CreateIdAttr("UsdUVTexture")
-    picture.CreateInput("file", Sdf.ValueTypeNames.Asset).Set(Sdf.AssetPath(texture))
-    picture.CreateInput("sourceColorSpace", Sdf.ValueTypeNames.Token).Set("sRGB")
+    picture.CreateInput("file", sdf.ValueTypeNames.Asset).Set(sdf.AssetPath(texture))
+    picture.CreateInput("sourceColorSpace", sdf.ValueTypeNames.Token).Set("sRGB")
     for axis in ("wrapS", "wrapT"):
-        picture.CreateInput(axis, Sdf.ValueTypeNames.Token).Set("clamp")
-    picture.CreateInput("st", Sdf.ValueTypeNames.Float2).ConnectToSource(
+        picture.CreateInput(axis, sdf.ValueTypeNames.Token).Set("clamp")
+    picture.CreateInput("st", sdf.ValueTypeNames.Float2).ConnectToSource(
         reader.ConnectableAPI(), "result"
     )
-    surface.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).ConnectToSource(
+    surface.CreateInput("diffuseColor", sdf.ValueTypeNames.Color3f).ConnectToSource(
         picture.ConnectableAPI(), "rgb"
     )
-    picture.CreateOutput("rgb", Sdf.ValueTypeNames.Float3)
-    reader.CreateOutput("result", Sdf.ValueTypeNames.Float2)
+    picture.CreateOutput("rgb", sdf.ValueTypeNames.Float3)
+    reader.CreateOutput("result", sdf.ValueTypeNames.Float2)
     material.CreateSurfaceOutput().ConnectToSource(surface.ConnectableAPI(), "surface")
-    UsdShade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(material)
+    shade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(material)

@@ -32,9 +32,10 @@ class UserMesh:
     """A triangle mesh in a file's own axes and unit.
 
     vertices: float64 `[V, 3]`. faces: int64 `[F, 3]`, wound however the file has them. uv: float32
-    `[F, 3, 2]`, V bottom-up, of each corner, or None. materials, material_of: `[F]`, an index into
-    them. colors: float32 `[V, 3]`, sRGB, or None. up: the axis the format points up with. metre:
-    metres a unit if the file says so. lost: what of the file isn't kept, in words.
+    `[F, 3, 2]`, V bottom-up, of each corner, NaN where there is none, or None. materials,
+    material_of: `[F]`, an index into them. colors: float32 `[V, 3]`, sRGB, or None. up: the axis
+    the format points up with. metre: metres a unit if the file says so. lost: what of the file
+    isn't kept, in words.
     """
 
     vertices: NDArray[np.float64]
@@ -65,7 +66,8 @@ class UserMesh:
                 continue
             out[here] = material.color
             if material.texture is not None and self.uv is not None:
-                uv = np.einsum("nk,nki->ni", weights[here], self.uv[face[here]])
+                known = np.nan_to_num(self.uv[face[here]])
+                uv = np.einsum("nk,nki->ni", weights[here], known)
                 out[here] *= _looked_up(material.texture, uv)
         if self.colors is not None:
             own = np.einsum("nk,nki->ni", weights, self.colors[self.faces[face]])

@@ -47,12 +47,12 @@ def read_obj_file(path: Path) -> UserMesh:
     corners = np.array(read.corners, dtype=np.int64).reshape(-1, 3, 2)
     vertices = np.array(read.points, dtype=np.float64).reshape(-1, 3)
     uv = None
-    if read.places and len(corners) and (corners[..., 1] >= 0).all():
+    if read.places and len(corners):
         if corners[..., 1].max() >= len(read.places):
-            raise UserError(
-                f"{path.name} is damaged: a face names a texture point that isn't there"
-            )
-        uv = np.array(read.places, dtype=np.float32)[corners[..., 1]]
+            raise UserError(f"{path.name} is damaged: a face names a texture point beyond the last")
+        named = corners[..., 1] >= 0
+        uv = np.full((*named.shape, 2), np.nan, dtype=np.float32)
+        uv[named] = np.array(read.places, dtype=np.float32)[corners[..., 1][named]]
     known = _materials(path, read)
     colors = None
     if len(read.colors) == len(read.points) > 0:
@@ -81,8 +81,7 @@ def _line(read: _Read, words: list[str], line: str, current: int) -> int:
             read.places.append([float(words[1]), float(words[2]) if len(words) > 2 else 0.0])
         case "f":
             corners = [_corner(word, read) for word in words[1:]]
-            if len(corners) < 3:
-                raise ValueError
+            # Some programs write faces of two corners, which are lines: there is nothing to fill.
             for i in range(1, len(corners) - 1):
                 read.corners += [corners[0], corners[i], corners[i + 1]]
                 read.material_of.append(current)

@@ -190,7 +190,8 @@ def _looks(
     """A trimesh's material, its texture coordinates and its vertices' colours."""
     visual = mesh.visual
     if visual.kind == "vertex":
-        return Material(), None, np.asarray(visual.vertex_colors)[:, :3].astype(np.float32) / 255
+        tint = np.asarray(visual.vertex_colors)[:, :3].astype(np.float32) / np.float32(255.0)
+        return Material(), None, tint
     if visual.kind != "texture":
         return Material(), None, None
     uv = None if visual.uv is None else np.asarray(visual.uv, dtype=np.float32)[:, :2]

@@ -59,16 +59,23 @@ def test_a_slicer_finds_nothing_to_repair(kind: str, tmp_path: Path) -> None:
 
 
 def test_usd_s_own_checker_finds_nothing(tmp_path: Path) -> None:
-    pxr = pytest.importorskip("pxr", reason="usd-core is not installed")
-    from pxr import UsdUtils
+    """What `usdchecker` runs: the validators of USD from 24.11 on, before that its checker."""
+    pytest.importorskip("pxr", reason="usd-core is not installed")
+    from pxr import Usd, UsdUtils
 
-    assert pxr is not None
-    exported(tmp_path, trimesh.creation.icosphere(subdivisions=3), formats="usdz")
-    checker = UsdUtils.ComplianceChecker(arkit=True, skipARKitRootLayerCheck=False)
-    checker.CheckCompliance(str(tmp_path / "thing.usdz"))
-    assert checker.GetErrors() == []
-    assert checker.GetFailedChecks() == []
-    assert checker.GetWarnings() == []
+    exported(tmp_path, trimesh.creation.icosphere(subdivisions=3), formats="usdz", height="12cm")
+    path = str(tmp_path / "thing.usdz")
+    try:
+        from pxr import UsdValidation
+    except ImportError:
+        checker = UsdUtils.ComplianceChecker(arkit=True)
+        checker.CheckCompliance(path)
+        assert checker.GetErrors() + checker.GetFailedChecks() + checker.GetWarnings() == []
+        return
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    assert len(validators) > 10
+    found = UsdValidation.ValidationContext(validators).Validate(Usd.Stage.Open(path))
+    assert [error.GetMessage() for error in found] == []
 
 
 def test_the_gltf_validator_finds_nothing(tmp_path: Path) -> None:

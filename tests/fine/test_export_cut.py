@@ -18,7 +18,7 @@ CUTS = 50
 # One process loads everything, and forks a child for each export, which an alarm kills: the
 # signal's own action, so that nothing is cleaned up. Children work on one thread.
 CODE = """
-import os, random, signal, sys, time
+import os, random, signal, sys, time, traceback
 from pathlib import Path
 import numba
 numba.set_num_threads(1)
@@ -35,10 +35,14 @@ def child(options, seconds):
     if pid == 0:
         if seconds:
             signal.setitimer(signal.ITIMER_REAL, seconds)
-        run = open_run(str(folder))
-        deliver.finish_export(run) if options is None else deliver.run_export(run, options)
+        try:
+            run = open_run(str(folder))
+            deliver.finish_export(run) if options is None else deliver.run_export(run, options)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
-    return os.WTERMSIG(os.waitpid(pid, 0)[1])
+    return os.waitpid(pid, 0)[1]
 
 def contents():
     files = [p for p in (folder / "export").iterdir() if p.name != "report.json"]  # holds seconds
@@ -57,7 +61,9 @@ for index in range(cuts):
     way = index % 2
     # The last third of the time is where files are swapped: half of the cuts fall there.
     low = 0.6 if index % 4 < 2 else 0.0
-    killed += child(WAYS[way], took * random.uniform(low, 1.05)) == signal.SIGALRM
+    status = child(WAYS[way], took * random.uniform(low, 1.05))
+    assert status in (0, signal.SIGALRM), status
+    killed += status == signal.SIGALRM
     found = contents()
     assert found in whole, (index, sorted(found))
     if index % 10 == 9:  # what was asked for last is what resuming ends with
@@ -65,7 +71,8 @@ for index in range(cuts):
         assert contents() == whole[way], index
         left = [p.name for p in folder.iterdir() if p.name.startswith(".") and p.name != ".lock"]
         assert left == [], left
-print("KILLED", killed)
+print("KILLED", killed, flush=True)
+os._exit(0)
 """
 
 

@@ -172,6 +172,37 @@ def test_smaller_levels_mix_no_charts() -> None:
     assert unwrap.padding_for(2048) > 4 == unwrap.padding_for(256)
 
 
+def test_crumbs_join_their_neighbours() -> None:
+    mesh = rough_ball()
+    vertices, faces = mesh.vertices.double().numpy(), mesh.faces.numpy()
+    pairs = adjacent_faces(mesh.faces).numpy()
+    normals = charts._unit_normals(vertices, faces)
+    before = charts.chart_directions(normals, pairs)
+    after = charts.without_crumbs(before, normals, pairs)
+    alone = np.zeros(len(faces), dtype=np.int64)
+    one, two = (int(charts._connected(pairs, d, alone).max()) + 1 for d in (before, after))
+    assert two < 0.7 * one
+    kept = (normals * charts.DIRECTIONS[after]).sum(axis=1)
+    assert kept[after != before].min() >= charts.CRUMB_COSINE
+    flat = box()
+    pairs = adjacent_faces(flat.faces).numpy()
+    normals = charts._unit_normals(flat.vertices.double().numpy(), flat.faces.numpy())
+    before = charts.chart_directions(normals, pairs)
+    assert np.array_equal(charts.without_crumbs(before, normals, pairs), before)
+
+
+def test_many_charts_lie_closer_together() -> None:
+    few = charts.flat_charts(box().vertices.double().numpy(), box().faces.numpy(), 2048)
+    assert unwrap.padding_for(2048, few) == 20
+    starts = np.arange(0, 4000)
+    texels = np.stack([starts % 60 * 30.0, starts // 60 * 25.0], axis=1).repeat(3, axis=0)
+    texels[1::3] += [25.0, 0.0]
+    texels[2::3] += [0.0, 20.0]
+    none = np.zeros((0, 3), dtype=np.int64)
+    many = charts.Charts(texels, none, none[:, 0], starts.repeat(3), texels)
+    assert unwrap.padding_for(2048, many) == 6
+
+
 def test_vertices_that_were_left_out_follow_their_chart() -> None:
     flat = np.random.default_rng(0).random((6, 2))
     chart_of = np.array([0, 0, 0, 0, 0, 1])

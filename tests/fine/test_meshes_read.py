@@ -161,7 +161,7 @@ OBJ = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
         ("v inf 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", ["not finite"]),
         (OBJ + "f 1 2 9\n", ["names vertex 8"]),
         (OBJ + "f 1 2 -9\n", ["line 4"]),
-        (OBJ + "f 1 2\n", ["line 4"]),
+        (OBJ + "f 1 2\n", ["no faces"]),
         ("v 0 0\nf 1 1 1\n", ["line 1"]),
         ("v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", ["no extent"]),
         ("v 0 0 0\nv 1e-9 0 0\nv 0 1e-9 0\nf 1 2 3\n", ["1e-09 units"]),
