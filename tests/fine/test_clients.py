@@ -134,6 +134,8 @@ def test_blender_sees_it_upright_with_its_texture(kind: str, tmp_path: Path) -> 
         check=False,
     )
     lines = [x for x in ended.stdout.splitlines() if x.startswith("FOUND ")]
+    if "No module named 'numpy'" in ended.stdout + ended.stderr:
+        pytest.skip("this Blender has no numpy, which its glTF importer needs")
     assert lines, ended.stdout + ended.stderr
     found = json.loads(lines[0].removeprefix("FOUND "))
     # Blender's front view looks at -Y; up is Z.
