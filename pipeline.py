@@ -72,6 +72,15 @@ NormalMap = Annotated[
     str | None, typer.Option("--normal", metavar="FILE", help="A map of its normals.")
 ]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunOrPrompt = Annotated[
+    str, typer.Argument(metavar="RUN", help="The folder of a run; with --mesh, the prompt.")
+]
+MeshFile = Annotated[
+    str | None, typer.Option("--mesh", metavar="FILE", help="OBJ, GLB, PLY, STL, OFF or 3MF.")
+]
+FrontSide = Annotated[
+    str | None, typer.Option("--front", metavar="AXIS", help="Where its front looks, such as +z.")
+]
 RunFolders = Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")]
 ConfigFile = Annotated[
     str | None,
@@ -135,6 +144,32 @@ Faces = Annotated[int | None, typer.Option("--faces", metavar="N", help="Most fa
 TextureSize = Annotated[
     int | None, typer.Option("--texture-size", metavar="PX", help="Width of the texture.")
 ]
+Formats = Annotated[
+    str | None,
+    typer.Option("--format", metavar="LIST", help="Of obj,glb,ply,stl,3mf,usdz."),
+]
+TargetProgram = Annotated[
+    str | None,
+    typer.Option("--target", metavar="NAME", help="blender, unity, unreal, godot, three or print."),
+]
+Height = Annotated[
+    str | None, typer.Option("--height", metavar="LENGTH", help="Such as 12cm, 80mm or 3in.")
+]
+Up = Annotated[str | None, typer.Option("--up", metavar="AXIS", help="y or z.")]
+PivotPlace = Annotated[
+    str | None, typer.Option("--pivot", metavar="PLACE", help="origin, foot or centre.")
+]
+TextureFormat = Annotated[
+    str | None, typer.Option("--texture-format", metavar="KIND", help="png, jpeg or webp.")
+]
+Quality = Annotated[
+    int | None, typer.Option("--quality", metavar="Q", help="Of JPEG and WebP, 1 to 100.")
+]
+Lods = Annotated[int | None, typer.Option("--lods", metavar="N", help="Levels of detail.")]
+BakeNormals = Annotated[
+    bool, typer.Option("--normal-map", help="A normal map from before decimation.")
+]
+KeepAll = Annotated[bool, typer.Option("--keep-all", help="Drop no small parts.")]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")
 ]
@@ -251,17 +286,22 @@ def coarse(
 @app.command()
 @watched
 def fine(
-    run_folder: RunFolder,
+    run_folder: RunOrPrompt,
     prompt: NewPrompt = None,
+    mesh: MeshFile = None,
+    up: Up = None,
+    front: FrontSide = None,
+    config: ConfigFile = None,
     settings: Settings = None,
     prior: PriorName = None,
     loras: Loras = None,
     vram: Vram = None,
+    seed: Seed = None,
     device: Device = None,
     threads: Threads = None,
     out: Out = None,
 ) -> None:
-    """Refine a finished coarse stage; with other settings or another prompt, in a new run."""
+    """Refine a finished coarse stage, or a mesh of your own: fine --mesh FILE PROMPT."""
     from maquette.common.begin import Choices, derive
     from maquette.common.runs.announce import announce
     from maquette.common.runs.progress import result
@@ -269,17 +309,22 @@ def fine(
 
     settle(threads)
     choices = Choices(
-        None,
+        config,
         settings or (),
         prior,
-        None,
+        seed,
         device,
         out,
         loras=loras or (),
         vram=vram,
         threads=threads,
     )
-    opened = derive(run_folder, prompt, choices)
+    if mesh is not None:
+        opened = _begun_with(mesh, run_folder, prompt, choices, keep=False, up=up, front=front)
+    elif config is not None or seed is not None or up is not None or front is not None:
+        raise UserError("--config, --seed, --up and --front are for a new run: give --mesh as well")
+    else:
+        opened = derive(run_folder, prompt, choices)
     from maquette.fine.train import run_fine
 
     announce(opened, (FINE,), exported=False)
@@ -290,21 +335,82 @@ def fine(
 
 @app.command()
 @watched
+def texture(
+    prompt: Annotated[str, typer.Argument(help="What to paint, for example: a red mushroom.")],
+    mesh: MeshFile = None,
+    up: Up = None,
+    front: FrontSide = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    prior: PriorName = None,
+    loras: Loras = None,
+    vram: Vram = None,
+    seed: Seed = None,
+    device: Device = None,
+    threads: Threads = None,
+    out: Out = None,
+) -> None:
+    """Paint a mesh of your own, which stays as it is: texture --mesh FILE PROMPT."""
+    from maquette.common.begin import Choices
+
+    settle(threads)
+    choices = Choices(
+        config,
+        settings or (),
+        prior,
+        seed,
+        device,
+        out,
+        loras=loras or (),
+        vram=vram,
+        threads=threads,
+    )
+    if mesh is None:
+        raise UserError("say which mesh to paint: maquette texture --mesh FILE PROMPT")
+    _all_stages(_begun_with(mesh, prompt, None, choices, keep=True, up=up, front=front))
+
+
+@app.command()
+@watched
 def export(
     run_folder: RunFolder,
     faces: Faces = None,
     texture_size: TextureSize = None,
+    formats: Formats = None,
+    target: TargetProgram = None,
+    height: Height = None,
+    up: Up = None,
+    pivot: PivotPlace = None,
+    texture_format: TextureFormat = None,
+    quality: Quality = None,
+    lods: Lods = None,
+    normal_map: BakeNormals = False,
+    keep_all: KeepAll = False,
     threads: Threads = None,
 ) -> None:
-    """Write OBJ, MTL, PNG and GLB of a finished fine stage, and read them back."""
+    """Write the files of a finished fine stage, and read them back."""
     from maquette.common.runs.folder import open_run
 
+    options = {
+        "faces": faces,
+        "texture_size": texture_size,
+        "formats": formats,
+        "target": target,
+        "height": height,
+        "up": up,
+        "pivot": pivot,
+        "texture_format": texture_format,
+        "quality": quality,
+        "lods": lods,
+        "normal_map": normal_map or None,
+        "speck_share": 0.0 if keep_all else None,
+    }
     opened = open_run(run_folder)
     settle(threads or opened.threads)
     from maquette.fine.deliver import run_export
 
     with _at_work(opened):
-        run_export(opened, faces, texture_size)
+        run_export(opened, options)
 
 
 @app.command()
@@ -523,6 +629,30 @@ def _begun(begin: Callable[[], Any], device: str | None) -> Any:
     return opened or open_run(str(folder))
 
 
+def _begun_with(
+    mesh: str,
+    prompt: str,
+    other_prompt: str | None,
+    choices: Any,
+    keep: bool,
+    up: str | None,
+    front: str | None,
+) -> Any:
+    """The run of a mesh and a prompt."""
+    from maquette.common.begin import mesh_words, open_with_mesh, with_mesh
+
+    if other_prompt is not None:
+        raise UserError("with --mesh the prompt stands alone: maquette fine --mesh FILE PROMPT")
+    told = mesh_words(mesh, keep, up, front)
+    with_mesh(prompt, told, choices)  # what is wrong with the words is told before the mesh is read
+    from maquette.fine.meshes.begin import adopt, look_at
+
+    source, told = look_at(told)
+    run = open_with_mesh(with_mesh(prompt, told, choices), choices)
+    adopt(run, source)
+    return run
+
+
 @contextmanager
 def _at_work(opened: Any) -> Iterator[None]:
     """Be the run's only writer; who stops the work is told how to go on with it."""
@@ -549,12 +679,14 @@ def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "stop")
     from maquette.fine.deliver import finish_export
     from maquette.fine.train import run_fine
 
-    announce(opened)
+    stages = (COARSE, FINE) if opened.config.mesh is None else (FINE,)
+    announce(opened, stages)
     with _at_work(opened):
-        verify_later(opened, FINE, COARSE)
+        verify_later(opened, *reversed(stages))
         for attempt in range(SEEDS + 1):
             try:
-                run_coarse(opened, redo, on_failure)
+                if opened.config.mesh is None:
+                    run_coarse(opened, redo, on_failure)
                 run_fine(opened, redo, on_failure)
                 break
             except FailedError as failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,35 @@ def _suited(built: RunConfig, choices: Choices) -> str | None:
     return suited_to(coarse, fine)
 
 
+def mesh_words(file: str, keep: bool, up: str | None, front: str | None) -> dict[str, object]:
+    """What a command line says of a mesh, as settings; what its file hashes to isn't known yet."""
+    return {"file": file, "digest": "0" * 32, "up": up, "front": front, "keep": keep}
+
+
+def with_mesh(prompt: str, mesh: Mapping[str, object], choices: Choices) -> RunConfig:
+    """The checked configuration of a run that begins with a mesh; see `config.mesh.MeshConfig`.
+
+    Raises UserError for whatever the prompt, a setting or the prior gets wrong.
+    """
+    pairs = _pairs((FINE,), choices)
+    if mesh["keep"]:
+        pairs = ["fine.paint_from=0", *pairs]
+    if choices.loras:
+        pairs = [*_prior_pairs((FINE,), "loras", _listed(choices.loras)), *pairs]
+    fixed: dict[str, Any] = {"seed": choices.seed, "device": choices.device, "mesh": dict(mesh)}
+    file = choices.config
+    config = build_config(prompt, file, pairs, **fixed)
+    if may_differ(file) and (suited := _suited(config, choices)) is not None:
+        config = build_config(prompt, file or suited, pairs, beneath=suited, **fixed)
+    check_prompts(config, (FINE,))
+    return config
+
+
+def open_with_mesh(config: RunConfig, choices: Choices) -> Run:
+    """The run of a configuration with a mesh: new, or the one that the same settings began."""
+    return _opened(config, choices, stages=(FINE,))
+
+
 def derive(folder: str, prompt: str | None = None, choices: Choices | None = None) -> Run:
     """The run in `folder`; if anything is to differ, a new run that starts from its coarse stage.
 
@@ -114,9 +143,15 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
 
     choices = choices or Choices()
     source = open_run(folder)
-    read_result(source)
+    if source.config.mesh is None:
+        read_result(source)
     if prompt is None and choices == Choices(threads=choices.threads):
         return source
+    if source.config.mesh is not None:
+        raise UserError(
+            f"{source.folder} began with a mesh; begin a new run of it: maquette fine --mesh "
+            f'{source.config.mesh.file} "{prompt or source.config.fine_prompt}"'
+        )
     if prompt is not None and not prompt.strip():
         raise UserError("the new prompt is empty; say what the shape is to become")
     base = source.config.model_dump(mode="json")

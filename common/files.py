@@ -38,7 +38,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -123,7 +123,7 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable; Windows offers no such call and needs none."""
     if os.name == "nt":
         return

@@ -19,7 +19,7 @@ from ..common.toybox.grammar import parse
 from ..common.toybox.objects import build
 from ..common.toybox.recognize import LOOKS, recognize
 from ..common.toybox.score import Scores, Textured, score
-from .model import FineModel
+from .model import AnyModel
 from .train import first_model, load_finished
 
 Stage = Literal["handoff", "fine"]
@@ -59,7 +59,7 @@ def evaluate_run(run: Run, stage: Stage = "fine") -> Scores:
     return score(textured(model), build(caption))
 
 
-def textured(model: FineModel) -> Textured:
+def textured(model: AnyModel) -> Textured:
     """A model as the scores want it."""
     mesh = model.mesh()
 

@@ -29,6 +29,7 @@ from ..common.runs.checkpoints import (
 from ..common.runs.coarse_result import CoarseResult, color_from, color_tensors
 from ..common.runs.failure import FailedError, Kind
 from ..common.scene.cameras import sphere_views
+from ..common.scene.mesh import Mesh
 from .cleaning import fill_cavities, remove_floaters
 from .distance import signed_distance
 from .level import LevelSearch, best_level, max_along_rays, occupancy_at_level
@@ -48,16 +49,20 @@ class FirstShape:
 
     distance: signed, `[(R+1)^3]` at the points of the tetrahedral grid, negative inside, in cells.
     color: a field of three outputs, the albedo's logits at world points. background: `[3]`.
+    kept: a surface that stays as it is and is only painted; then there are no distances, `[0]`.
     """
 
     distance: Tensor
     color: HashField
     background: Tensor
+    kept: Mesh | None = None
 
 
 def write_first(folder: Path, shape: FirstShape) -> None:
     """Write the first shape into the fine stage's folder, whole or not at all."""
     tensors = {"distance": shape.distance, "background": shape.background}
+    if shape.kept is not None:
+        tensors |= {"kept/vertices": shape.kept.vertices, "kept/faces": shape.kept.faces}
     write_tensors(folder / FIRST, {**tensors, **color_tensors(shape.color)})
 
 
@@ -70,8 +75,11 @@ def read_first(folder: Path) -> FirstShape:
             f"{folder} has no readable first shape ({error}); delete that folder, and "
             f"`maquette resume {folder.parent}` makes it again"
         ) from None
+    kept = None
+    if "kept/vertices" in tensors:
+        kept = Mesh(tensors["kept/vertices"], tensors["kept/faces"])
     with fitting(folder / FIRST):
-        return FirstShape(tensors["distance"], color_from(tensors), tensors["background"])
+        return FirstShape(tensors["distance"], color_from(tensors), tensors["background"], kept)
 
 
 @dataclass(frozen=True)

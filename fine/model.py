@@ -91,6 +91,49 @@ class FineModel:
         return self.texture(points.to(device)).to(points.device)
 
 
+class KeptModel:
+    """A surface that stays as it is, and a texture that learns."""
+
+    def __init__(self, mesh: Mesh, texture: Texture) -> None:
+        self.texture = texture
+        self._mesh = mesh
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self._mesh.vertices.device
+
+    def learner(self, config: FineConfig) -> Learner:
+        """An optimizer of the texture alone."""
+        modules = {"texture": self.texture}
+        return Learner(config.optimizer, modules, {"texture": config.texture.learning_rate})
+
+    def surface(self) -> Isosurface:
+        """The surface; it was cut from no lattice."""
+        edges = self._mesh.faces.new_zeros(0, 2)
+        return Isosurface(self._mesh.vertices, self._mesh.faces, edges)
+
+    def mesh(self) -> Mesh:
+        """The surface as a plain mesh on the CPU."""
+        return self._mesh.to("cpu")
+
+    @torch.no_grad()
+    def albedo(self, points: Tensor) -> Tensor:
+        """Albedo `[N, 3]` of points `[N, 3]`, on the points' own device."""
+        return self.texture(points.to(self.device)).to(points.device)
+
+
+AnyModel = FineModel | KeptModel
+
+
+def begin_model(shape: FirstShape, config: FineConfig, device: torch.device) -> AnyModel:
+    """The model of a first shape, before any refinement; a checkpoint may be loaded into it."""
+    if shape.kept is None:
+        return FineModel.begin(shape, config, device)
+    texture = texture_of(shape.color, config.texture.extra_levels)
+    return KeptModel(shape.kept.to(device), texture.to(device))
+
+
 def lattice(config: FineConfig) -> TetGrid:
     """The tetrahedral grid that a configuration asks for."""
     return TetGrid(config.geometry.resolution, config.geometry.extent)

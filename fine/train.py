@@ -47,7 +47,8 @@ from ..common.watch.ends import picture_end
 from ..common.watch.growth import watching_growth
 from .first_shape import FIRST, from_coarse, read_first, silhouette_iou, write_first
 from .isosurface import Isosurface
-from .model import FineModel, lattice, render_surface
+from .meshes.begin import read_start, shape_of
+from .model import AnyModel, FineModel, begin_model, lattice, render_surface
 from .pictures import Pictured
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
@@ -68,15 +69,18 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
     ranks.wait()
     if is_complete(run):
         return
-    result = read_result(run)
+    result = read_result(run) if run.config.mesh is None else None
     device = begin_on(run)
     torch.manual_seed(run.config.seed + 1)
     if ranks.now().first and not steps_on_disk(run.fine):
-        hand_off(run, result)
+        if result is not None:
+            hand_off(run, result)
+        else:
+            begin_with_mesh(run)
     ranks.wait()
     shape = read_first(run.fine)
     with fitting(run.fine / FIRST):
-        model = FineModel.begin(shape, config, device)
+        model = begin_model(shape, config, device)
     background = shape.background.to(device)  # frozen from here on, as in Magic3D
     judges = prepare_judges(run, FINE, device)
     learner = model.learner(config)
@@ -96,7 +100,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
             look = functools.partial(look_at, surface, model, config, background, index)
             judged = judges(dataclasses.replace(views, look=look), index)
             loss = judged.loss
-            if not painting:
+            if not painting and isinstance(model, FineModel):
                 loss = loss + regularizers(surface, model.sdf.value, config, index)
             learner.descend(loss, index, config.steps)
             judges.learn()
@@ -159,6 +163,25 @@ def hand_off(run: Run, result: CoarseResult) -> None:
     save(run.fine, 0, model.learner(config))
 
 
+def begin_with_mesh(run: Run) -> None:
+    """Make the first shape of the mesh that the run begins with; the checkpoint of step 0."""
+    began = time.monotonic()
+    config = run.config.fine
+    start = read_start(run)
+    shape = shape_of(run.config, start, lattice(config))
+    model = begin_model(shape, config, torch.device("cpu"))
+    faces = model.mesh().faces.shape[0]
+    run.fine.mkdir(parents=True, exist_ok=True)
+    seconds = round(time.monotonic() - began, 2)
+    given = start.mesh.faces.shape[0]
+    run.event("began with a mesh", faces=given, first_faces=faces, seconds=seconds)
+    for word in start.source.lost:
+        run.warn(f"the mesh's file holds more than a mesh: {word} is not kept")
+    say(f"mesh: {given} faces; the fine stage begins with {faces}")
+    write_first(run.fine, shape)
+    save(run.fine, 0, model.learner(config))
+
+
 def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int) -> Tensor:
     """The weighted sum of the losses beside what judges say; parts of weight 0 are left out."""
     total = sdf.new_zeros(())
@@ -180,7 +203,7 @@ def is_complete(run: Run) -> bool:
     return outputs_whole(run.fine, PREVIEW)
 
 
-def load_finished(run: Run) -> FineModel:
+def load_finished(run: Run) -> AnyModel:
     """The model of a finished fine stage; UserError if it isn't finished or is damaged."""
     config, total = run.config.fine, run.config.fine.steps
     damaged: list[str] = []
@@ -199,21 +222,21 @@ def load_finished(run: Run) -> FineModel:
     return model
 
 
-def first_model(run: Run) -> FineModel:
+def first_model(run: Run) -> AnyModel:
     """The model of the first shape, before any refinement; UserError if there is none."""
     shape = read_first(run.fine)
     with fitting(run.fine / FIRST):
-        return FineModel.begin(shape, run.config.fine, torch.device("cpu"))
+        return begin_model(shape, run.config.fine, torch.device("cpu"))
 
 
 @torch.no_grad()
-def preview(model: FineModel, config: FineConfig, count: int = 4, resolution: int = 256) -> Tensor:
+def preview(model: AnyModel, config: FineConfig, count: int = 4, resolution: int = 256) -> Tensor:
     """Lit views `[count, resolution, resolution, 3]` of the model from around it, before white."""
     cameras = orbit(count).to(model.device)
     return _look(model, config, cameras, resolution)
 
 
-def _look(model: FineModel, config: FineConfig, cameras: Cameras, resolution: int) -> Tensor:
+def _look(model: AnyModel, config: FineConfig, cameras: Cameras, resolution: int) -> Tensor:
     lights = studio_lights(cameras, config.light)
     white = torch.ones(3, device=cameras.azimuth.device)
     return render_surface(model.surface(), model.texture, cameras, lights, resolution, white).image

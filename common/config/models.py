@@ -14,9 +14,11 @@ from pydantic import Field, ValidationError, model_validator
 from ..losses import SDS, AnyLoss
 from ..options import Color, Count, Decay, Fraction, FullText, Part, Positive, Schedule, Text
 from .backends import BackendsConfig
+from .export import ExportConfig
 from .fields import HashGridConfig
 from .image import ImageConfig, ReferenceConfig
 from .judges import ClipConfig, JudgeWeights
+from .mesh import MeshConfig
 from .priors import PriorConfig
 from .prompts import PromptConfig
 from .scene import CameraConfig, LightConfig
@@ -174,17 +176,6 @@ class FineConfig(StageConfig):
     losses: FineLossConfig = FineLossConfig()
 
 
-class ExportConfig(Part):
-    """The files at the end."""
-
-    faces: Annotated[int, Field(ge=4, le=100_000_000)] = 50_000
-    texture_size: Annotated[int, Field(ge=64, le=16384)] = 2048
-    unwrap_limit: Positive = 45.0
-    """Seconds that xatlas may take before the built-in unwrapping takes over."""
-    speck_share: Fraction = 0.01
-    """Parts with less than this share of the surface are dropped."""
-
-
 class RunConfig(Part):
     """Everything that decides what a run does."""
 
@@ -197,6 +188,8 @@ class RunConfig(Part):
     coarse: CoarseConfig = CoarseConfig()
     handoff: HandoffConfig = HandoffConfig()
     fine: FineConfig = FineConfig()
+    mesh: MeshConfig | None = None
+    """A mesh of the user's that the fine stage begins with, in place of a coarse stage."""
     export: ExportConfig = ExportConfig()
     backends: BackendsConfig = BackendsConfig()
 

@@ -81,6 +81,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def stored_digest(path: Path) -> str:
+    """The checksum that a `write_tensors` file carries, unchecked; "" if it can't be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("digest", "")
+    except (SafetensorError, OSError, ValueError):
+        return ""
+
+
 def read_latest(
     folder: Path, warn: Callable[[str], None]
 ) -> tuple[int, dict[str, Tensor]] | tuple[None, None]:

@@ -120,7 +120,10 @@ def fine_origin(run: Run, prior: str | None) -> Origin:
         seed=run.config.seed,
         handoff=run.config.handoff.model_dump(mode="json"),
     )
-    given = {"the coarse stage's result": digest_of(run.coarse / RESULT)}
+    if run.config.mesh is None:
+        given = {"the coarse stage's result": digest_of(run.coarse / RESULT)}
+    else:
+        given = {"the mesh": run.config.mesh.digest}
     return Origin(settings, given if prior is None else {**given, "the prior": prior})
 
 

@@ -1,9 +1,9 @@
-"""The child process that runs xatlas: `python -m maquette.fine.export.atlas FOLDER ...`.
+"""The child process in which xatlas packs charts: `python -m maquette.fine.export.atlas FOLDER`.
 
-It reads `vertices.npy` and `faces.npy` in FOLDER and writes `uv.npy`, `atlas_faces.npy` and
-`source_vertex.npy` there. It stands alone (numpy and xatlas only) so that it starts at once, and it
-is a process of its own because xatlas can neither be given a time limit nor be interrupted. It ends
-with the process that started it.
+It reads `flat.npy`, `faces.npy` and `charts.npy` in FOLDER and writes `uv.npy` there. It stands
+alone (numpy and xatlas only) so that it starts at once, and it is a process of its own because
+xatlas can neither be given a time limit nor be interrupted.
+It ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -18,102 +18,63 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-PIECE_FACES = 8000
-SCALE = 1000.0
 NO_CHART = 2**32 - 1
 
 
-def pieces(vertices: NDArray[np.float32], faces: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The faces in spatial pieces of at most PIECE_FACES, as lists of face indices.
+def packed(
+    flat: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    chart_of: NDArray[np.int64],
+    resolution: int,
+    padding: int,
+) -> NDArray[np.float64]:
+    """Texture coordinates `[W, 2]` in [0, 1] of flat charts, packed by xatlas.
 
-    xatlas' time grows faster than linearly with the faces of one mesh (on rough surfaces nearly
-    with their square), so a big mesh is given to it in pieces, halved at the median of their
-    longest side. The price is a seam along each cut.
+    flat: `[W, 2]`, charts at one scale, apart from each other. faces: `[F, 3]`. chart_of: of each
+    vertex, `[W]`. padding: texels between charts. Charts are moved and scaled alike.
     """
-    middles = vertices[faces].mean(axis=1)
-    done: list[NDArray[np.int64]] = []
-    waiting = [np.arange(faces.shape[0])]
-    while waiting:
-        piece = waiting.pop()
-        if piece.size <= PIECE_FACES:
-            done.append(piece)
-            continue
-        own = middles[piece]
-        order = np.argsort(own[:, np.ptp(own, axis=0).argmax()], kind="stable")
-        half = piece.size // 2
-        waiting += [piece[order[half:]], piece[order[:half]]]
-    return done
-
-
-def atlas(
-    vertices: NDArray[np.float32], faces: NDArray[np.int64], resolution: int, padding: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Unwrap with xatlas: uv `[W, 2]`, faces `[F, 3]` in the order given, source vertex `[W]`."""
     import xatlas
 
-    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
-    charts.max_iterations = 1  # more rounds of chart growing cost time and save a few seams
+    packing, charting = xatlas.PackOptions(), xatlas.ChartOptions()
     packing.resolution, packing.padding = resolution, padding
-    packing.bilinear, packing.blockAlign = True, True  # in whole 4x4 blocks
-    packing.bruteForce = False
+    packing.bilinear, packing.bruteForce = True, False
+    # Its turns by quarters swap the axes, which mirrors; normal maps want charts as they are.
+    packing.rotate_charts = packing.rotate_charts_to_axis = False
     whole = xatlas.Atlas()
-    parts = pieces(vertices, faces)
-    names = []
-    for part in parts:
-        used, local = np.unique(faces[part], return_inverse=True)
-        names.append(used)
-        # Scaled, since xatlas ignores faces below a fixed area.
-        whole.add_mesh(vertices[used] * SCALE, local.reshape(-1, 3).astype(np.uint32))
-    whole.generate(charts, packing, False)
-    out_faces = np.empty_like(faces)
-    uv, source, charted, count = [], [], [], 0
-    for index, part in enumerate(parts):
-        origin, local, coordinates = whole.get_mesh(index)
-        out_faces[part] = local.astype(np.int64).reshape(-1, 3) + count
-        uv.append(coordinates)
-        source.append(names[index][origin])
-        charted.append(whole.get_mesh_vertex_assignment(index)[1] != NO_CHART)
-        count += len(origin)
-    return place_loose_faces(
-        np.concatenate(uv).astype(np.float32),
-        out_faces,
-        np.concatenate(source),
-        np.concatenate(charted),
-    )
+    whole.add_uv_mesh(flat.astype(np.float32), faces.astype(np.uint32))
+    whole.generate(charting, packing, False)
+    origin, _, uv = whole.get_mesh(0)
+    known = whole.get_mesh_vertex_assignment(0)[1] != NO_CHART
+    out = np.full((len(flat), 2), np.nan)
+    out[origin[known]] = uv[known]
+    return placed_like_their_charts(flat, chart_of, out)
 
 
-def place_loose_faces(
-    uv: NDArray[np.float32],
-    faces: NDArray[np.int64],
-    source: NDArray[np.int64],
-    charted: NDArray[np.bool_],
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Give faces without a chart the texture point of a neighbour; the atlas as in `atlas`.
+def placed_like_their_charts(
+    flat: NDArray[np.float64], chart_of: NDArray[np.int64], uv: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Places for vertices that have none (NaN), where their chart's others show them to be.
 
-    charted: which vertices `[W]` have a chart. xatlas leaves faces that hardly have an area at the
-    corner of the texture; each becomes a single texture point where one of its vertices lies.
+    xatlas leaves out faces without an area. A chart of such faces alone goes to the corner.
     """
-    loose = np.nonzero(~charted[faces].all(axis=1))[0]
-    anchor = np.full(int(source.max()) + 1, -1)
-    known = np.nonzero(charted)[0]
-    anchor[source[known]] = known
-    corner = source[faces[loose]]  # [L, 3]
-    point = anchor[corner].max(axis=1)  # -1 where no vertex of the face is on any chart
-    uv = np.concatenate([uv, np.repeat(uv[point], 3, axis=0)])
-    new_faces = faces.copy()
-    new_faces[loose] = source.size + np.arange(3 * loose.size).reshape(-1, 3)
-    source = np.concatenate([source, corner.reshape(-1)])
-    used, compact = np.unique(new_faces, return_inverse=True)
-    return uv[used], compact.reshape(-1, 3), source[used]
+    lost = np.isnan(uv[:, 0])
+    uv = uv.copy()
+    for chart in np.unique(chart_of[lost]):
+        here = np.nonzero(chart_of == chart)[0]
+        known, rest = here[~lost[here]], here[lost[here]]
+        if known.size < 3:
+            uv[rest] = uv[known[0]] if known.size else 0.0
+            continue
+        frame = np.column_stack([flat[known], np.ones(known.size)])
+        motion = np.linalg.lstsq(frame, uv[known], rcond=None)[0]
+        uv[rest] = np.column_stack([flat[rest], np.ones(rest.size)]) @ motion
+    return uv.clip(0.0, 1.0)
 
 
 def main(folder: Path, resolution: int, padding: int) -> None:
-    """Read the mesh in `folder`, unwrap it, write the atlas beside it."""
-    vertices, faces = np.load(folder / "vertices.npy"), np.load(folder / "faces.npy")
-    uv, atlas_faces, source = atlas(vertices, faces, resolution, padding)
-    np.save(folder / "uv.npy", uv)
-    np.save(folder / "atlas_faces.npy", atlas_faces)
-    np.save(folder / "source_vertex.npy", source)
+    """Read the charts in `folder`, pack them, write the coordinates beside them."""
+    flat, faces, chart_of = (np.load(folder / f"{n}.npy") for n in ("flat", "faces", "charts"))
+    np.save(folder / "uv.npy", packed(flat, faces, chart_of, resolution, padding))
 
 
 def die_with(parent: int) -> None:

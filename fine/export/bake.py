@@ -6,7 +6,7 @@ half-integers; row 0 of the image is its top, so texel (x, y) is at row `size - 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from .source import Surface
 from .unwrap import Unwrapped
 
 AlbedoFn = Callable[[Tensor], Tensor]
 """World points `[N, 3]` to sRGB albedo `[N, 3]` in [0, 1]."""
 
+EDGE = 24  # of 255: neighbouring texels that differ by more are sampled more finely
+SUBSAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))  # texels
+BAND = 2048  # rows of a large texture that are filled at a time ...
+HALO = 512  # ... looking so many rows further
+WHOLE = 4096  # a texture of so many texels a side is filled at once
+Floats = NDArray[np.float64]
 CHUNK = 2**18  # points a call of the field
 REACH = 2.0**0.5  # texels: a bilinear lookup at a point reads centres no farther from it
 
@@ -39,41 +46,135 @@ def bake(
     size: int,
     albedo_fn: AlbedoFn,
     device: torch.device | str = "cpu",
+    surface: Surface | None = None,
 ) -> Baked:
     """The texture of a mesh: `albedo_fn` at the surface point of each texel.
 
     size: texels a side. albedo_fn: is called with at most CHUNK world points on `device`.
+    surface: the surface that the mesh was decimated from; colours are taken from its points, so
+    that the texture is the model's own, not that of what lies before or behind it.
 
     A texel with its centre in a face takes the colour at that point of the face. One within REACH
     of a face takes the colour at the face's nearest point, so a bilinear lookup on the surface
-    reads evaluated texels alone. All others repeat the nearest evaluated texel, so that no
-    background bleeds into filtered lookups or smaller mipmaps.
+    reads evaluated texels alone. Where the colour jumps from a texel to the next, four points of
+    each are averaged. All others repeat the nearest evaluated texel, so that no background bleeds
+    into filtered lookups or smaller mipmaps.
     """
-    if size < 1:
-        raise ValueError(f"size: expected at least 1 texel, got {size}")
-    corners = (unwrapped.uv.double() * size)[unwrapped.faces].numpy()  # [F, 3, 2]
-    owner = texel_owners(corners, size)
-    rows, columns = np.nonzero(owner >= 0)
-    if rows.size == 0:
-        raise ValueError("unwrapped: expected faces on the texture, got none")
+    texels = Texels.of(unwrapped, size)
     texture = np.zeros((size, size, 3), dtype=np.uint8)
-    vertices, faces = unwrapped.vertices.numpy(), unwrapped.faces.numpy()
-    for first in range(0, rows.size, CHUNK):
-        row, column = rows[first : first + CHUNK], columns[first : first + CHUNK]
-        face = owner[row, column]
-        weights = _nearest_weights(corners, face, row, column, size)
-        points = np.einsum("nk,nki->ni", weights, vertices[faces[face]].astype(np.float64))
-        texture[row, column] = _colours(points, albedo_fn, device)
-    mask = owner >= 0
+    for row, column in texels.chunks():
+        points, normals, _ = texels.places(row, column)
+        if surface is not None:
+            points = surface.beneath(points, normals)[0]
+        texture[row, column] = to_bytes(_colours(points, albedo_fn, device))
+    rows, columns = np.nonzero(_jumps(texture, texels.owner))
+    for first in range(0, rows.size, CHUNK // len(SUBSAMPLES)):
+        row = rows[first : first + CHUNK // len(SUBSAMPLES)]
+        column = columns[first : first + CHUNK // len(SUBSAMPLES)]
+        total = np.zeros((row.size, 3), dtype=np.float32)
+        for x, y in SUBSAMPLES:
+            points, normals, _ = texels.places(row, column, x, y)
+            if surface is not None:
+                points = surface.beneath(points, normals)[0]
+            total += _colours(points, albedo_fn, device)
+        texture[row, column] = to_bytes(total / np.float32(len(SUBSAMPLES)))
+    mask = texels.owner >= 0
     fill_from_nearest(texture, mask)
     return Baked(texture, mask)
 
 
+class Texels:
+    """Which face each texel of a texture belongs to, and where on it.
+
+    owner: int32 `[size, size]`, -1 for none. vertices: float64, of the faces' corners.
+    """
+
+    def __init__(self, unwrapped: Unwrapped, size: int, owner: NDArray[np.int32]) -> None:
+        self.owner, self.size = owner, size
+        self.corners = (unwrapped.uv.double() * size)[unwrapped.faces].numpy()  # [F, 3, 2]
+        self.faces = unwrapped.faces.numpy()
+        self.vertices = unwrapped.vertices.double().numpy()
+        a, b, c = np.moveaxis(self.vertices[self.faces], 1, 0)
+        flat = np.cross(b - a, c - a)
+        length = np.linalg.norm(flat, axis=1, keepdims=True)
+        self.normals = flat / np.maximum(length, 1e-300)
+
+    @staticmethod
+    def of(unwrapped: Unwrapped, size: int) -> Texels:
+        """Raises ValueError for a size below 1 and for a mesh that covers no texel."""
+        if size < 1:
+            raise ValueError(f"size: expected at least 1 texel, got {size}")
+        corners = (unwrapped.uv.double() * size)[unwrapped.faces].numpy()
+        owner = texel_owners(corners, size)
+        if not (owner >= 0).any():
+            raise ValueError("unwrapped: expected faces on the texture, got none")
+        return Texels(unwrapped, size, owner)
+
+    def chunks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Rows and columns of the texels that belong to a face, at most CHUNK at a time."""
+        step = max(CHUNK // self.size, 1)
+        for top in range(0, self.size, step):
+            rows, columns = np.nonzero(self.owner[top : top + step] >= 0)
+            for first in range(0, rows.size, CHUNK):
+                yield rows[first : first + CHUNK] + top, columns[first : first + CHUNK]
+
+    def places(
+        self, row: NDArray[np.int64], column: NDArray[np.int64], x: float = 0.0, y: float = 0.0
+    ) -> tuple[Floats, Floats, Floats]:
+        """Points `[N, 3]` of texels on their faces, the faces' normals, and barycentrics.
+
+        x, y: where in the texel, measured from its centre in texels, y up.
+        """
+        face = self.owner[row, column]
+        weights = _nearest_weights(self.corners, face, row - y, column + x, self.size)
+        points = np.einsum("nk,nki->ni", weights, self.vertices[self.faces[face]])
+        return points, self.normals[face], weights
+
+
+def _jumps(texture: NDArray[np.uint8], owner: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which texels differ by more than EDGE from an evaluated neighbour."""
+    found = np.zeros(owner.shape, dtype=np.bool_)
+    for axis in (0, 1):
+        one = [slice(None), slice(None)]
+        two = [slice(None), slice(None)]
+        one[axis], two[axis] = slice(None, -1), slice(1, None)
+        a, b = tuple(one), tuple(two)
+        known = (owner[a] >= 0) & (owner[b] >= 0)
+        apart = np.zeros(known.shape, dtype=np.bool_)
+        for channel in range(3):
+            high = np.maximum(texture[a][..., channel], texture[b][..., channel])
+            low = np.minimum(texture[a][..., channel], texture[b][..., channel])
+            apart |= (high - low) > EDGE
+        found[a] |= apart & known
+        found[b] |= apart & known
+    return found
+
+
 def fill_from_nearest(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
-    """Give texels outside `mask` the colour of the nearest one inside, in place."""
-    rows, columns = np.nonzero(~mask)
+    """Give texels outside `mask` the colour of the nearest one inside, in place.
+
+    A large texture is filled in bands: there a texel without any within HALO rows may take the
+    colour of one that is not quite the nearest, or the mean of all.
+    """
+    size = mask.shape[0]
+    if size <= WHOLE:
+        _fill(texture, mask, slice(0, size))
+        return
+    mean = np.array([texture[..., c][mask].mean() for c in range(3)]).round().astype(np.uint8)
+    for top in range(0, size, BAND):
+        low, high = max(top - HALO, 0), min(top + BAND + HALO, size)
+        if not mask[low:high].any():
+            texture[top : top + BAND] = mean
+            continue
+        _fill(texture[low:high], mask[low:high], slice(top - low, top - low + BAND))
+
+
+def _fill(texture: NDArray[np.uint8], mask: NDArray[np.bool_], wanted: slice) -> None:
+    """Fill the `wanted` rows of a texture from the nearest texels in `mask`."""
+    rows, columns = np.nonzero(~mask[wanted])
     if rows.size == 0:
         return
+    rows += wanted.start
     near = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     near = np.asarray(near)
     for first in range(0, rows.size, CHUNK):
@@ -81,9 +182,15 @@ def fill_from_nearest(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> No
         texture[row, column] = texture[near[0, row, column], near[1, row, column]]
 
 
+def to_bytes(colours: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Colours in [0, 1] as bytes, rounded."""
+    return np.rint(colours * np.float32(255.0)).astype(np.uint8)
+
+
 def _colours(
     points: NDArray[np.float64], albedo_fn: AlbedoFn, device: torch.device | str
-) -> NDArray[np.uint8]:
+) -> NDArray[np.float32]:
+    """Colours `[N, 3]` in [0, 1] of points; ValueError for a wrong shape and what is not finite."""
     with torch.no_grad():
         albedo = albedo_fn(torch.from_numpy(points.astype(np.float32)).to(device))
     if albedo.shape != (points.shape[0], 3):
@@ -91,7 +198,7 @@ def _colours(
         raise ValueError(f"albedo_fn: expected {expected} colours, got {list(albedo.shape)}")
     if not bool(torch.isfinite(albedo).all()):
         raise ValueError("albedo_fn: expected finite colours, got NaN or infinity")
-    return (albedo.clamp(0.0, 1.0) * 255.0).round().to("cpu", torch.uint8).numpy()
+    return albedo.clamp(0.0, 1.0).float().cpu().numpy()
 
 
 @njit(cache=True, inline="always")

@@ -1,4 +1,4 @@
-"""Our own unwrapping: flat charts by direction, packed in shelves. Plain, quick, never stuck.
+"""Flat charts by direction, and shelves to set them on. Plain, quick, never stuck.
 
 Neighbouring faces that look along the same axis are projected along it. A chart that covers itself
 (a spiral stair seen from above) is cut until it does not. It makes more seams than xatlas and fills
@@ -8,6 +8,7 @@ less of the texture, but it ends within seconds on any mesh.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ Ints = NDArray[np.int64]
 
 SMOOTHING = 4  # rounds of averaging normals with the neighbours', so that rough skin is one chart
 LEAST_COSINE = 0.25  # a face may be foreshortened this much by its chart's projection
+CLOSELY = 4096  # texels a side up to which folds are looked for at twice the resolution
+CRUMB = 40  # a chart of fewer faces is one, if a neighbour can take it
+CRUMB_COSINE = 0.12
+CRUMB_ROUNDS = 6
 CUTTING_ROUNDS = 6  # then charts that still cover themselves become single faces
 PACKING_ROUNDS = 20  # bisections of the scale
 STRIP = 16  # a strip for folded faces takes one part in so many of the texture's height
@@ -34,24 +39,52 @@ FRAME_U = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0], [0, 1
 FRAME_V = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]], float)
 
 
+@dataclass(frozen=True)
+class Charts:
+    """Charts that cover themselves nowhere.
+
+    flat: `[W, 2]` in the charts' own planes, world units. faces: `[F, 3]`. source: `[W]`, the
+    mesh's vertex that each one is. chart_of: `[W]`, ascending. texels: `[W, 2]`, set on shelves.
+    """
+
+    flat: Floats
+    faces: Ints
+    source: Ints
+    chart_of: Ints
+    texels: Floats
+
+
 def planar_charts(vertices: Floats, faces: Ints, size: int) -> tuple[Floats, Ints, Ints]:
     """Unwrap a mesh for a texture of `size` texels: uv `[W, 2]`, faces `[F, 3]`, source `[W]`.
 
     Charts never overlap, and lie at least 4 texels apart where there is room for that.
     Raises ValueError where the texture has too few texels for the charts.
     """
+    charts = flat_charts(vertices, faces, size)
+    return charts.texels / size, charts.faces, charts.source
+
+
+def flat_charts(vertices: Floats, faces: Ints, size: int, alone: Ints | None = None) -> Charts:
+    """The charts of a mesh for a texture of `size` texels, as `planar_charts` sets them.
+
+    alone: faces that are to be charts of their own.
+    """
     pairs = adjacent_faces(torch.from_numpy(faces)).numpy()
     normals = _unit_normals(vertices, faces)
-    direction = chart_directions(normals, pairs)
+    direction = without_crumbs(chart_directions(normals, pairs), normals, pairs)
     group = np.zeros(faces.shape[0], dtype=np.int64)
+    if alone is not None:
+        group[alone] = 1 + np.arange(alone.size)
     rounds = 0
     while True:  # ends, since a chart of a single face cannot cover itself
         chart = _connected(pairs, direction, group)
         flat, chart_faces, source, chart_of = _flatten(vertices, faces, direction, chart)
         texels = pack(flat, chart_of, size, size)
-        bad = np.unique(chart[_doubly_covered(texels, chart_faces, size)])
+        # Looked at more closely than texels are: another packing may shift what is folded.
+        zoom = 2 if size <= CLOSELY else 1
+        bad = np.unique(chart[doubly_covered(zoom * texels, chart_faces, zoom * size)])
         if bad.size == 0:
-            return texels / size, chart_faces, source
+            return Charts(flat, chart_faces, source, chart_of, texels)
         rounds += 1
         group = _cut(vertices, faces, chart, bad, group, whole=rounds >= CUTTING_ROUNDS)
 
@@ -70,6 +103,29 @@ def chart_directions(normals: Floats, pairs: Ints) -> Ints:
     return np.where(own >= LEAST_COSINE, smooth @ DIRECTIONS.T, own - 4.0).argmax(axis=1)
 
 
+def without_crumbs(direction: Ints, normals: Floats, pairs: Ints) -> Ints:
+    """The directions `[F]` with small charts given to neighbours that they can be projected with.
+
+    Faces of charts below CRUMB take the direction that most of their neighbours have, counted by
+    the size of the neighbours' charts, among those that foreshorten them to CRUMB_COSINE at most.
+    """
+    allowed = normals @ DIRECTIONS.T >= CRUMB_COSINE
+    alone = np.zeros(len(direction), dtype=np.int64)
+    ends = np.concatenate([pairs, pairs[:, ::-1]])
+    for _ in range(CRUMB_ROUNDS):
+        chart = _connected(pairs, direction, alone)
+        size = np.bincount(chart)[chart]
+        small = size < CRUMB
+        if not small.any():
+            break
+        votes = np.zeros((len(direction), len(DIRECTIONS)))
+        here, there = ends[small[ends[:, 0]]].T
+        np.add.at(votes, (here, direction[there]), size[there])
+        votes[~allowed] = 0.0
+        direction = np.where(small & (votes.max(axis=1) > 0.0), votes.argmax(axis=1), direction)
+    return direction
+
+
 def separate(
     vertices: Floats, uv: Floats, faces: Ints, source: Ints, size: int
 ) -> tuple[Floats, Ints, Ints] | None:
@@ -79,11 +135,13 @@ def separate(
     xatlas now and then leaves a small fold in a chart. The atlas makes room for a strip along its
     top, and faces on texels that an earlier face has move there, each as a chart of its own.
     """
-    if not _doubly_covered(uv * size, faces, size).any():
+    if not doubly_covered(uv * size, faces, size).any():
         return uv, faces, source
     strip = size // STRIP
     uv = uv * [1.0, 1.0 - strip / size]
-    bad = np.nonzero(_doubly_covered(uv * size, faces, size))[0]
+    bad = np.nonzero(doubly_covered(uv * size, faces, size))[0]
+    if bad.size == 0:  # seen at another height, nothing is folded
+        return uv, faces, source
     if bad.size > FOLDED_SHARE * faces.shape[0]:
         return None
     corner = source[faces[bad]]
@@ -218,7 +276,7 @@ def _cut(vertices: Floats, faces: Ints, chart: Ints, bad: Ints, group: Ints, who
 
 
 @njit(cache=True)
-def _doubly_covered(texels, faces, size):
+def doubly_covered(texels, faces, size):
     """Faces that cover a texel centre which an earlier face covers as well."""
     owner = np.zeros((size, size), dtype=np.bool_)
     bad = np.zeros(faces.shape[0], dtype=np.bool_)

@@ -6,6 +6,8 @@ licence (GPL-3) makes it a part that some will want to leave out.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -16,34 +18,49 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ...common.scene.mesh import Mesh
+from ..surface_tree import SurfaceTree
 
 MERGE_SHARE = 1e-5  # vertices nearer than this share of the bounding box's diagonal become one
+LIKE_THE_LARGEST = 0.5  # a part with this share of the largest one's surface is no speck
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Cleaned:
+    """A cleaned mesh. dropped: the shares of the surface that the specks had, largest first."""
+
+    mesh: Mesh
+    dropped: tuple[float, ...]
+
+
 def clean(mesh: Mesh, min_component_share: float = 0.01) -> Mesh:
+    """The mesh of `cleaned`."""
+    return cleaned(mesh, min_component_share).mesh
+
+
+def cleaned(mesh: Mesh, min_component_share: float = 0.01) -> Cleaned:
     """The mesh without specks and defects, every part wound outward, on the CPU.
 
     Close and duplicate vertices are merged; faces that are double or have no area go; connected
-    parts with less than `min_component_share` (in [0, 1]) of the whole area go; edges and vertices
-    where more than one sheet meets are split; faces of a part are wound alike, and a part whose
-    signed volume is negative is turned inside out.
+    parts with less than `min_component_share` (in [0, 1]) of the whole area go, see `drop_specks`;
+    edges and vertices where more than one sheet meets are split; faces of a part are wound alike,
+    and a part whose signed volume is negative is turned inside out, see `wind_outward`.
     Raises ValueError if nothing is left.
     """
     if not 0.0 <= min_component_share <= 1.0:
         raise ValueError(f"min_component_share: expected [0, 1], got {min_component_share}")
     vertices, faces = _arrays(mesh)
     diagonal = float(np.linalg.norm(np.ptp(vertices[faces.reshape(-1)], axis=0)))
-    threshold = _pymeshlab().PureValue(MERGE_SHARE * diagonal)
+    threshold = pymeshlab().PureValue(MERGE_SHARE * diagonal)
     meshes = _mesh_set(vertices, faces)
     meshes.meshing_merge_close_vertices(threshold=threshold)
     meshes.meshing_remove_duplicate_vertices()
     meshes.meshing_remove_null_faces()
     meshes.meshing_remove_duplicate_faces()
     vertices, faces = _matrices(meshes)
-    faces = drop_specks(vertices, faces, min_component_share)
+    faces, dropped = drop_specks(vertices, faces, min_component_share)
     meshes = _mesh_set(vertices, faces)
     meshes.meshing_remove_unreferenced_vertices()
     meshes.meshing_repair_non_manifold_edges(method="Split Vertices")
@@ -53,7 +70,7 @@ def clean(mesh: Mesh, min_component_share: float = 0.01) -> Mesh:
     meshes.meshing_remove_unreferenced_vertices()
     meshes.meshing_re_orient_faces_coherently()
     vertices, faces = _matrices(meshes)
-    return _mesh(vertices, wind_outward(vertices, faces))
+    return Cleaned(_mesh(vertices, wind_outward(vertices, faces)), dropped)
 
 
 def decimate(mesh: Mesh, faces: int) -> Mesh:
@@ -75,10 +92,11 @@ def decimate(mesh: Mesh, faces: int) -> Mesh:
     return _mesh(*_matrices(meshes))
 
 
-def drop_specks(vertices: Floats, faces: Ints, min_share: float) -> Ints:
-    """The faces `[F', 3]` of connected parts that have at least `min_share` of the whole area.
+def drop_specks(vertices: Floats, faces: Ints, min_share: float) -> tuple[Ints, tuple[float, ...]]:
+    """The faces `[F', 3]` of connected parts that are no specks, and the specks' shares.
 
-    Raises ValueError if there is no area, or if every part is a speck.
+    A speck has less than `min_share` of the whole area, and less than half as much as the largest
+    part: of many balls alike, none is one. Raises ValueError if there is no area.
     """
     a, b, c = np.moveaxis(vertices[faces], 1, 0)
     areas = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
@@ -87,13 +105,8 @@ def drop_specks(vertices: Floats, faces: Ints, min_share: float) -> Ints:
         raise ValueError("mesh: nothing to export, it has no face with an area")
     part = face_components(faces, vertices.shape[0])
     shares = np.bincount(part, weights=areas) / total
-    kept = shares[part] >= min_share
-    if not kept.any():
-        raise ValueError(
-            f"mesh: nothing to export, all its {shares.size} parts are specks (the largest has "
-            f"{shares.max():.2%} of the surface, {min_share:.2%} is needed)"
-        )
-    return faces[kept]
+    speck = (shares < min_share) & (shares < LIKE_THE_LARGEST * shares.max())
+    return faces[~speck[part]], tuple(np.sort(shares[speck])[::-1].tolist())
 
 
 def detach_crowded(vertices: Floats, faces: Ints) -> tuple[Floats, Ints]:
@@ -125,7 +138,11 @@ def face_components(faces: Ints, vertex_count: int) -> Ints:
 
 
 def wind_outward(vertices: Floats, faces: Ints) -> Ints:
-    """The faces `[F, 3]`, those of parts with a negative signed volume turned around."""
+    """The faces `[F, 3]`, those of parts with a negative signed volume turned around.
+
+    A part that is wound inward and lies within another one is the inner side of a hollow shell,
+    and stays as it is.
+    """
     part = face_components(faces, vertices.shape[0])
     a, b, c = np.moveaxis(vertices[faces], 1, 0)
     # Measured from the part's own middle, the volume has a meaning for open parts as well.
@@ -133,17 +150,57 @@ def wind_outward(vertices: Floats, faces: Ints) -> Ints:
     middle = (middle / np.bincount(part)[:, None])[part]
     a, b, c = a - middle, b - middle, c - middle
     volumes = np.bincount(part, weights=np.einsum("fi,fi->f", a, np.cross(b, c)))
-    return np.where((volumes < 0.0)[part][:, None], faces[:, ::-1], faces)
+    inward = volumes < 0.0
+    if inward.any() and volumes.size > 1:
+        inward &= nesting(vertices, faces, part) % 2 == 0
+    return np.where(inward[part][:, None], faces[:, ::-1], faces)
 
 
-def _pymeshlab() -> ModuleType:
+def nesting(vertices: Floats, faces: Ints, part: Ints) -> Ints:
+    """How many other closed parts each part lies within, `[P]`.
+
+    part: of each face `[F]`, from 0, as `face_components` gives it.
+    """
+    count = int(part.max()) + 1
+    order = np.argsort(part, kind="stable")
+    bounds = np.searchsorted(part[order], np.arange(count + 1))
+    own = [faces[order[a:b]] for a, b in pairwise(bounds)]
+    low = np.stack([vertices[f].min(axis=(0, 1)) for f in own])
+    high = np.stack([vertices[f].max(axis=(0, 1)) for f in own])
+    depth = np.zeros(count, dtype=np.int64)
+    for outer in range(count):
+        held = (low > low[outer]).all(axis=1) & (high < high[outer]).all(axis=1)
+        inner = np.nonzero(held)[0]
+        if inner.size:
+            tree = SurfaceTree.of(vertices, own[outer])
+            points = np.stack([vertices[own[i][0]].mean(axis=0) for i in inner])
+            depth[inner] += np.abs(tree.winding(points)) > 0.5
+    return depth
+
+
+def without_inner_parts(mesh: Mesh) -> tuple[Mesh, int]:
+    """The mesh without the parts that lie within others, and how many those were.
+
+    A printer fills what the outer parts enclose; a second wall in there would make it hollow.
+    """
+    vertices, faces = _arrays(mesh)
+    part = face_components(faces, vertices.shape[0])
+    inner = nesting(vertices, faces, part) > 0
+    if not inner.any():
+        return mesh, 0
+    used, compact = np.unique(faces[~inner[part]], return_inverse=True)
+    return _mesh(vertices[used], compact.reshape(-1, 3)), int(inner.sum())
+
+
+def pymeshlab() -> ModuleType:
+    """The library, imported on use. Raises ImportError with how to install it."""
     try:
-        import pymeshlab
+        import pymeshlab as library
     except ImportError as error:
         raise ImportError(
             "cleaning and decimation need pymeshlab: pip install pymeshlab"
         ) from error
-    return pymeshlab
+    return library
 
 
 def _arrays(mesh: Mesh) -> tuple[Floats, Ints]:
@@ -158,7 +215,7 @@ def _arrays(mesh: Mesh) -> tuple[Floats, Ints]:
 
 
 def _mesh_set(vertices: Floats, faces: Ints) -> Any:
-    library = _pymeshlab()
+    library = pymeshlab()
     meshes = library.MeshSet()
     meshes.add_mesh(library.Mesh(vertices, faces.astype(np.int32)))
     return meshes

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,9 +22,13 @@ from ...common.scene.cameras import Cameras, orbit, sphere_views
 from ...common.scene.images import psnr
 from ...common.scene.mesh import Mesh
 from ...common.scene.shading import headlights, shade
+from ..meshes.threemf import read_3mf
 from .bake import CHUNK, AlbedoFn
-from .write import to_world_axes
+from .placement import Pose
+from .usdz import library
 
+PLAIN_POSE = Pose()
+LIKE = 12.0  # of 255: a lossy texture's mean difference from the one it was made of, at most
 BACKGROUND = 1.0  # white
 VIEWS = 8
 AMBIENT = 0.4  # share of light from everywhere in the turntable
@@ -42,27 +50,79 @@ class TexturedMesh:
     texture: Tensor
 
 
-def read_obj(path: Path) -> TexturedMesh:
-    """Load an OBJ with its MTL and texture through trimesh, which shares no code with the writer.
+def read_obj(path: Path, pose: Pose = PLAIN_POSE) -> TexturedMesh:
+    """Load an OBJ or a GLB with its texture through trimesh, which shares no code with the writer.
 
-    Raises ValueError if the file has no texture or no texture coordinates.
+    pose: how the file's axes came about. Raises ValueError if the file has no texture or no texture
+    coordinates.
     """
-    import trimesh
-
-    mesh = trimesh.load(path, process=False)
-    if not isinstance(mesh, trimesh.Trimesh):
-        raise ValueError(f"{path}: expected one mesh, got {type(mesh).__name__}")
-    image = getattr(getattr(mesh.visual, "material", None), "image", None)
-    uv = getattr(mesh.visual, "uv", None)
+    mesh = _loaded(path)
+    image, uv = _image(mesh), getattr(mesh.visual, "uv", None)
     if image is None or uv is None:
         raise ValueError(f"{path}: expected a texture and texture coordinates, got neither or one")
     return TexturedMesh(
-        to_world_axes(_floats(mesh.vertices)),
+        pose.from_file(_floats(mesh.vertices)),
         torch.from_numpy(np.array(mesh.faces, dtype=np.int64)),
         _floats(uv),
-        F.normalize(to_world_axes(_floats(mesh.vertex_normals)), dim=-1),
+        F.normalize(pose.from_vectors(_floats(mesh.vertex_normals)), dim=-1),
         torch.from_numpy(np.array(image.convert("RGB"))),
     )
+
+
+def check_file(path: Path, pose: Pose, expected: Mesh, texture: NDArray[np.uint8]) -> None:
+    """Read a file of any format through a library that shares no code with its writer.
+
+    expected: the surface in world axes, its faces in the file's order; texture: what it was given.
+    Raises OSError if a corner lies elsewhere, or the texture is another one.
+    """
+    corners, image = _read_usdz(path) if path.suffix == ".usdz" else _read_any(path)
+    wanted = pose.points(expected.vertices)[expected.faces].double().numpy()
+    size = float(np.abs(wanted).max())
+    if corners.shape != wanted.shape or not np.allclose(corners, wanted, atol=2e-5 * size, rtol=0):
+        raise OSError(f"{path.name} does not read back as the model that was written into it")
+    if image is not None:
+        found = np.asarray(image.convert("RGB")).astype(np.float32)
+        if found.shape != texture.shape or np.abs(found - texture).mean() > LIKE:
+            raise OSError(f"{path.name} does not read back with the texture that was given to it")
+
+
+def _read_any(path: Path) -> tuple[NDArray[np.float64], Any]:
+    """The corners `[F, 3, 3]` of a file, and its texture if it has one."""
+    if path.suffix == ".3mf":
+        model = read_3mf(path)
+        return model.vertices[model.faces], None
+    mesh = _loaded(path)
+    return np.asarray(mesh.vertices, dtype=np.float64)[np.asarray(mesh.faces)], _image(mesh)
+
+
+def _read_usdz(path: Path) -> tuple[NDArray[np.float64], Any]:
+    usd, geometry = library("Usd"), library("UsdGeom")
+    stage = usd.Stage.Open(str(path))
+    (mesh,) = [geometry.Mesh(prim) for prim in stage.Traverse() if prim.IsA(geometry.Mesh)]
+    points = np.array(mesh.GetPointsAttr().Get(), dtype=np.float64)
+    faces = np.array(mesh.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3)
+    with zipfile.ZipFile(path) as archive:
+        pictures = [n for n in archive.namelist() if n.endswith((".png", ".jpg"))]
+        with archive.open(pictures[0]) as file:
+            image = Image.open(io.BytesIO(file.read()))
+    return points[faces], image
+
+
+def _loaded(path: Path) -> Any:
+    """One mesh of a file through trimesh, its vertices and faces in the file's order."""
+    import trimesh
+
+    mesh = trimesh.load(path, process=False)
+    if isinstance(mesh, trimesh.Scene):
+        (mesh,) = mesh.geometry.values()
+    if not isinstance(mesh, trimesh.Trimesh):
+        raise ValueError(f"{path}: expected one mesh, got {type(mesh).__name__}")
+    return mesh
+
+
+def _image(mesh: Any) -> Any:
+    material = getattr(mesh.visual, "material", None)
+    return getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
 
 
 def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:

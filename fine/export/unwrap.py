@@ -1,4 +1,8 @@
-"""UV unwrapping that always ends: xatlas in a child process, with a time limit, or our charts."""
+"""UV unwrapping that always ends: flat charts, packed by xatlas in a child process or by us.
+
+xatlas makes charts as well, but many: of the same 20,000 faces 358, where charts by direction are
+20. Every seam is a place where smaller mip levels mix what lies far apart on the surface.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...common.scene.mesh import Mesh, vertex_normals
-from .charts import planar_charts, separate
+from .charts import Charts, doubly_covered, flat_charts, separate
 
-PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
+LEAST_PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
+PADDING_SHARE = 100  # one part of the texture's width in so many, so that four levels stay clean
+GAPS = 0.3
+ATTEMPTS = 3  # at packing without a fold
+LARGEST = 16384
+Method = Literal["xatlas", "fallback", "own"]
 TEMPORARY = "maquette-unwrap-"  # then the process, so that what it left can be told
 CHILD = ("-m", "maquette.fine.export.atlas")
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package `fine`
@@ -31,14 +40,15 @@ class Unwrapped:
 
     vertices: float32 `[W, 3]`, world. faces: int64 `[F, 3]`, in the order of the source mesh.
     uv: float32 `[W, 2]` in [0, 1], V runs bottom-up. source_vertex: int64 `[W]`, the vertex of the
-    source mesh each one is a copy of. method: who made it. reason: why it was not xatlas, or "".
+    source mesh each one is a copy of. method: who made it ("own": the mesh came with them).
+    reason: why it was not xatlas, or "".
     """
 
     vertices: Tensor
     faces: Tensor
     uv: Tensor
     source_vertex: Tensor
-    method: Literal["xatlas", "fallback"]
+    method: Method
     reason: str = ""
 
     def welded(self) -> Mesh:
@@ -63,10 +73,10 @@ class Unwrapped:
 
 
 def unwrap(mesh: Mesh, time_limit_s: float = 45.0, texture_size: int = 2048) -> Unwrapped:
-    """Give a mesh texture coordinates, with charts that do not overlap.
+    """Give a mesh texture coordinates, with charts that do not overlap, and none mirrored.
 
-    xatlas may take `time_limit_s` seconds; after that, or if it fails, our own charts are used (a
-    second or two). texture_size: texels a side, which the distance between charts depends on.
+    xatlas may take `time_limit_s` seconds to pack the charts; after that, or if it fails, they are
+    set on shelves. texture_size: texels a side, which the distance between charts depends on.
     """
     if mesh.faces.shape[0] == 0:
         raise ValueError("mesh: expected at least one face, got none")
@@ -75,20 +85,58 @@ def unwrap(mesh: Mesh, time_limit_s: float = 45.0, texture_size: int = 2048) -> 
     vertices = np.ascontiguousarray(mesh.vertices.detach().cpu().float().numpy())
     faces = np.ascontiguousarray(mesh.faces.cpu().numpy())
     exact = vertices.astype(np.float64)
-    found = _run_xatlas(vertices, faces, time_limit_s, texture_size)
-    if not isinstance(found, str):
-        apart = separate(exact, *found, texture_size)
-        if apart is not None:
-            return _unwrapped(vertices, *apart, "xatlas", "")
-        found = "xatlas' charts cover themselves"
-    charts = planar_charts(exact, faces, texture_size)
-    return _unwrapped(vertices, *charts, "fallback", found)
+    alone = np.zeros(0, dtype=np.int64)
+    for attempt in range(ATTEMPTS):
+        room, charts = _charts(exact, faces, texture_size, alone)
+        found = _run_xatlas(charts, time_limit_s, room)
+        if isinstance(found, str):
+            break
+        # Between texels of the shelves a chart may cover itself; another place can show it.
+        folded = np.nonzero(doubly_covered(found * room, charts.faces, room))[0]
+        if folded.size == 0:
+            return _unwrapped(vertices, found, charts.faces, charts.source, "xatlas", "")
+        if attempt == ATTEMPTS - 1:
+            apart = separate(exact, found, charts.faces, charts.source, room)
+            if apart is not None:
+                return _unwrapped(vertices, *apart, "xatlas", "")
+            found = "xatlas' charts cover each other"
+        alone = np.union1d(alone, folded)
+    uv = charts.texels / room
+    return _unwrapped(vertices, uv, charts.faces, charts.source, "fallback", str(found))
 
 
-def _run_xatlas(
-    vertices: NDArray[np.float32], faces: NDArray[np.int64], time_limit_s: float, size: int
-) -> tuple[NDArray, NDArray, NDArray] | str:
-    """The atlas of the child process (uv, faces, source vertex), or why there is none."""
+def _charts(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    size: int,
+    alone: NDArray[np.int64],
+) -> tuple[int, Charts]:
+    """The charts, and the texels a side that they were set apart in: those of the texture, or more
+    where it has too few for all charts. ValueError where even LARGEST are too few."""
+    while True:
+        try:
+            return size, flat_charts(vertices, faces, size, alone)
+        except ValueError:
+            if size >= LARGEST:
+                raise
+            size *= 2
+
+
+def padding_for(size: int, charts: Charts | None = None) -> int:
+    """Texels between charts in a texture of `size` texels; fewer where there are many charts, so
+    that the gaps don't take more than GAPS of the texture."""
+    padding = max(size // PADDING_SHARE, LEAST_PADDING)
+    if charts is not None:
+        starts = np.nonzero(np.diff(charts.chart_of, prepend=-1))[0]
+        low = np.minimum.reduceat(charts.texels, starts)
+        high = np.maximum.reduceat(charts.texels, starts)
+        around = float((high - low).sum())
+        padding = min(padding, max(int(GAPS * size * size / max(around, 1.0)), LEAST_PADDING))
+    return padding
+
+
+def _run_xatlas(charts: Charts, time_limit_s: float, size: int) -> NDArray[np.float64] | str:
+    """The coordinates `[W, 2]` of the child process, or why there are none."""
     if not time_limit_s > 0.0:
         return "xatlas was given no time"
     if not sys.executable:
@@ -96,11 +144,14 @@ def _run_xatlas(
     clear_abandoned()
     with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as name:
         folder = Path(name)
-        np.save(folder / "vertices.npy", vertices)
-        np.save(folder / "faces.npy", faces)
+        # As they are set on shelves: xatlas takes charts that lie on each other for one.
+        np.save(folder / "flat.npy", charts.texels)
+        np.save(folder / "faces.npy", charts.faces)
+        np.save(folder / "charts.npy", charts.chart_of)
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        command = [sys.executable, *CHILD, name, str(size), str(PADDING), str(os.getpid())]
+        padding = padding_for(size, charts)
+        command = [sys.executable, *CHILD, name, str(size), str(padding), str(os.getpid())]
         try:
             ended = subprocess.run(
                 command, env=environment, capture_output=True, timeout=time_limit_s, check=False
@@ -111,11 +162,9 @@ def _run_xatlas(
             lines = ended.stderr.decode(errors="replace").strip().splitlines()
             return f"xatlas ended with code {ended.returncode}: {lines[-1] if lines else 'no word'}"
         uv = np.load(folder / "uv.npy")
-        out_faces = np.load(folder / "atlas_faces.npy")
-        source = np.load(folder / "source_vertex.npy")
-    if not _is_sound(uv, out_faces, source, faces):
+    if not _is_sound(uv, charts):
         return "xatlas made an atlas that does not fit the mesh"
-    return uv.astype(np.float64), out_faces, source
+    return uv.astype(np.float64)
 
 
 def clear_abandoned() -> None:
@@ -139,10 +188,11 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _is_sound(uv: NDArray, out_faces: NDArray, source: NDArray, faces: NDArray[np.int64]) -> bool:
-    """Whether an atlas has a place in [0, 1] for every corner of the faces, in their order."""
-    inside = bool(np.isfinite(uv).all()) and uv.min() >= 0.0 and uv.max() <= 1.0
-    return inside and out_faces.shape == faces.shape and bool((source[out_faces] == faces).all())
+def _is_sound(uv: NDArray, charts: Charts) -> bool:
+    """Whether coordinates give every vertex of the charts a place in [0, 1]."""
+    if uv.shape != charts.flat.shape or not np.isfinite(uv).all():
+        return False
+    return bool(uv.min() >= 0.0 and uv.max() <= 1.0)
 
 
 def _unwrapped(
@@ -150,7 +200,7 @@ def _unwrapped(
     uv: NDArray,
     faces: NDArray,
     source: NDArray,
-    method: Literal["xatlas", "fallback"],
+    method: Method,
     reason: str,
 ) -> Unwrapped:
     return Unwrapped(

@@ -12,6 +12,7 @@ import trimesh
 
 from maquette.common.scene.mesh import Mesh, adjacent_faces
 from maquette.fine.export import atlas, charts, unwrap
+from maquette.fine.export.seams import describe_atlas
 from maquette.fine.export.unwrap import Unwrapped
 
 SIZE = 512
@@ -97,7 +98,7 @@ def test_charts_do_not_overlap(name: str, limit: float) -> None:
 
 
 def test_spiral_needs_cutting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "_doubly_covered", lambda texels, faces, size: np.zeros(0, int))
+    monkeypatch.setattr(charts, "doubly_covered", lambda texels, faces, size: np.zeros(0, int))
     assert owners(unwrap.unwrap(spiral(), 0.0, SIZE), SIZE)[1] > 1000
 
 
@@ -136,7 +137,7 @@ def test_an_unfit_atlas_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     swap = (
         "import sys, runpy, numpy as np; sys.argv = sys.argv[:]; "
         "runpy.run_module('fine.export.atlas', run_name='__main__'); "
-        "p = sys.argv[1] + '/source_vertex.npy'; np.save(p, np.load(p)[::-1])"
+        "p = sys.argv[1] + '/uv.npy'; np.save(p, np.load(p)[1:])"
     )
     monkeypatch.setattr(unwrap, "CHILD", ("-c", swap))
     out = unwrap.unwrap(box(), 30.0, SIZE)
@@ -149,17 +150,68 @@ def test_without_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unwrap.unwrap(box(), 30.0, SIZE).method == "fallback"
 
 
-def test_big_meshes_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_chart_is_mirrored() -> None:
+    for limit in (60.0, 0.0):
+        out = unwrap.unwrap(torus(), limit, SIZE)
+        a, b, c = out.uv[out.faces].unbind(1)
+        signed = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+        assert float(signed.min()) > 0.0
+
+
+def test_smaller_levels_mix_no_charts() -> None:
+    shape = trimesh.creation.torus(0.6, 0.25, major_sections=96, minor_sections=48)
+    mesh = Mesh(torch.tensor(shape.vertices).float(), torch.tensor(shape.faces).long())
+    report = describe_atlas(unwrap.unwrap(mesh, 60.0, 2048), 2048)
+    assert report.charts < 40
+    assert report.mixed[:3] == [0.0, 0.0, 0.0]
+    assert report.mixed[3] <= 0.001
+    assert report.mixed[4] <= 0.005
+    assert report.mixed[5] <= 0.05
+    assert 1.0 <= report.stretch < 1.1
+    assert report.use > 0.5
+    assert unwrap.padding_for(2048) > 4 == unwrap.padding_for(256)
+
+
+def test_crumbs_join_their_neighbours() -> None:
     mesh = rough_ball()
-    vertices, faces = mesh.vertices.numpy(), mesh.faces.numpy()
-    monkeypatch.setattr(atlas, "PIECE_FACES", 700)
-    pieces = atlas.pieces(vertices, faces)
-    assert max(len(p) for p in pieces) <= 700
-    assert np.array_equal(np.sort(np.concatenate(pieces)), np.arange(faces.shape[0]))
-    uv, out_faces, source = atlas.atlas(vertices, faces, SIZE, 4)
-    assert np.array_equal(source[out_faces], faces)
-    places = [torch.from_numpy(x) for x in (vertices[source], out_faces, uv, source)]
-    assert owners(Unwrapped(*places, "xatlas"), SIZE)[1] < 0.001 * SIZE**2
+    vertices, faces = mesh.vertices.double().numpy(), mesh.faces.numpy()
+    pairs = adjacent_faces(mesh.faces).numpy()
+    normals = charts._unit_normals(vertices, faces)
+    before = charts.chart_directions(normals, pairs)
+    after = charts.without_crumbs(before, normals, pairs)
+    alone = np.zeros(len(faces), dtype=np.int64)
+    one, two = (int(charts._connected(pairs, d, alone).max()) + 1 for d in (before, after))
+    assert two < 0.7 * one
+    kept = (normals * charts.DIRECTIONS[after]).sum(axis=1)
+    assert kept[after != before].min() >= charts.CRUMB_COSINE
+    flat = box()
+    pairs = adjacent_faces(flat.faces).numpy()
+    normals = charts._unit_normals(flat.vertices.double().numpy(), flat.faces.numpy())
+    before = charts.chart_directions(normals, pairs)
+    assert np.array_equal(charts.without_crumbs(before, normals, pairs), before)
+
+
+def test_many_charts_lie_closer_together() -> None:
+    few = charts.flat_charts(box().vertices.double().numpy(), box().faces.numpy(), 2048)
+    assert unwrap.padding_for(2048, few) == 20
+    starts = np.arange(0, 4000)
+    texels = np.stack([starts % 60 * 30.0, starts // 60 * 25.0], axis=1).repeat(3, axis=0)
+    texels[1::3] += [25.0, 0.0]
+    texels[2::3] += [0.0, 20.0]
+    none = np.zeros((0, 3), dtype=np.int64)
+    many = charts.Charts(texels, none, none[:, 0], starts.repeat(3), texels)
+    assert unwrap.padding_for(2048, many) == 6
+
+
+def test_vertices_that_were_left_out_follow_their_chart() -> None:
+    flat = np.random.default_rng(0).random((6, 2))
+    chart_of = np.array([0, 0, 0, 0, 0, 1])
+    uv = 0.3 * flat + [0.1, 0.4]
+    known = uv.copy()
+    known[[4, 5]] = np.nan
+    found = atlas.placed_like_their_charts(flat, chart_of, known)
+    np.testing.assert_allclose(found[:5], uv[:5], atol=1e-12)
+    assert found[5].tolist() == [0.0, 0.0]
 
 
 def test_folds_are_moved_to_a_strip_of_their_own() -> None:
@@ -188,7 +240,7 @@ def test_folds_are_moved_to_a_strip_of_their_own() -> None:
     assert charts.separate(vertices, np.abs(2.0 * uv - 1.0), out_faces, source, SIZE) is None
 
 
-def test_faces_without_area_get_a_neighbours_place() -> None:
+def test_faces_without_area_have_a_place() -> None:
     ball = rough_ball()
     a, b = ball.faces[7, :2].tolist()
     vertices = torch.cat([ball.vertices, ball.vertices[a : a + 1]])
@@ -196,10 +248,8 @@ def test_faces_without_area_get_a_neighbours_place() -> None:
     out = unwrap.unwrap(Mesh(vertices, faces), 60.0, SIZE)
     assert out.method == "xatlas"
     assert torch.equal(out.source_vertex[out.faces], faces)
-    places = out.uv[out.faces[-2:]]
-    assert torch.equal(places, places[:, :1].expand_as(places))  # one point each
-    known = out.uv[out.faces[:-2]][(faces[:-2] == a) | (faces[:-2] == b)]
-    assert bool((known == places[0, 0]).all(dim=1).any())
+    assert bool(out.uv.isfinite().all())
+    assert owners(out, SIZE)[1] == 0
 
 
 def test_welding_undoes_the_seams() -> None:
