@@ -62,7 +62,7 @@ from maquette.common.toybox.score import (
 )
 from maquette.common.toybox.studio import AMBIENT, BACKDROP, Color, albedo_views, photograph
 from maquette.fine.evaluate import textured
-from maquette.fine.model import FineModel, render_surface
+from maquette.fine.model import AnyModel, render_surface
 from maquette.fine.train import first_model
 
 CAPTIONS = ("an orange cat", "a green truck", "a blue chair", "a red mushroom")
@@ -354,7 +354,7 @@ def trained_seconds(events: Sequence[dict[str, float]]) -> float:
     return total
 
 
-def lit_views(model: FineModel, cameras: Cameras, resolution: int, backdrop: Color) -> Tensor:
+def lit_views(model: AnyModel, cameras: Cameras, resolution: int, backdrop: Color) -> Tensor:
     """Views `[B, H, W, 3]` of a model under the studio's lamp."""
     lights = headlights(cameras.position, AMBIENT)
     before = torch.tensor(backdrop)

@@ -35,7 +35,7 @@ from maquette.common.toybox.grammar import parse
 from maquette.common.toybox.objects import ToyObject, build
 from maquette.common.toybox.score import NEUTRAL, RESOLUTION, Textured, score, unlit_views
 from maquette.common.toybox.studio import albedo_views, cutouts
-from maquette.fine.model import FineModel
+from maquette.fine.model import AnyModel
 from maquette.fine.train import load_finished, run_fine
 
 HIGHEST = 30.0
@@ -147,7 +147,7 @@ def judged(number: int, caption: str, run: Run, seconds: float) -> Made:
     )
 
 
-def turned(model: FineModel, angle: float) -> Textured:
+def turned(model: AnyModel, angle: float) -> Textured:
     """A model turned about Z by an angle (radians), as the scores want it."""
     c, s = math.cos(angle), math.sin(angle)
     rotation = torch.tensor([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])

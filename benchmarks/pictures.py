@@ -24,7 +24,7 @@ from maquette.common.scene.shading import headlights
 from maquette.common.toybox.studio import AMBIENT
 from maquette.fine.deliver import finish_export
 from maquette.fine.export.readback import lit_view, read_obj
-from maquette.fine.model import FineModel, render_surface
+from maquette.fine.model import AnyModel, render_surface
 from maquette.fine.train import first_model, load_finished
 
 IMAGES = Path("docs/images")
@@ -65,7 +65,7 @@ def stages(run: Run) -> Tensor:
 
 
 @torch.no_grad()
-def model_view(model: FineModel, camera: Cameras) -> Tensor:
+def model_view(model: AnyModel, camera: Cameras) -> Tensor:
     """A lit view of a model of the fine stage, before white."""
     lights = headlights(camera.position, AMBIENT)
     size, white = SIZE * SUPERSAMPLING, torch.ones(3)

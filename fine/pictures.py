@@ -10,13 +10,13 @@ from ..common.guidance.judges import Views
 from ..common.scene.cameras import Cameras
 from ..common.scene.views import studio_lights
 from ..common.watch.looks import Look
-from .model import FineModel, render_surface
+from .model import AnyModel, render_surface
 
 
 class Pictured:
     """A `Subject` of a model that may still learn. background: what it is trained before, `[3]`."""
 
-    def __init__(self, model: FineModel, config: FineConfig, background: Tensor) -> None:
+    def __init__(self, model: AnyModel, config: FineConfig, background: Tensor) -> None:
         self._model, self._config, self._background = model, config, background
 
     def pictured(self, cameras: Cameras, resolution: int) -> Look:

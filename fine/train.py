@@ -123,7 +123,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
 
 def look_at(
     surface: Isosurface,
-    model: FineModel,
+    model: AnyModel,
     config: FineConfig,
     background: Tensor,
     step: int,
