@@ -185,11 +185,19 @@ def indices_of(mask: Tensor) -> Tensor:
         return torch.nonzero(mask)[:, 0]
 
 
-@lru_cache(maxsize=256)
 def constant(
     values: tuple[Any, ...], device: torch.device, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Numbers (nested tuples) as a tensor that stays on `device`; not to be written to."""
+    """Numbers (nested tuples) as a tensor that stays on `device`; not to be written to.
+
+    dtype: None is that of whole numbers or of others, as `torch.tensor` tells them apart.
+    """
+    # Told apart before they are looked up: (1, 0, 1) and (1.0, 0.0, 1.0) are one key.
+    return _constant(values, device, torch.tensor(values).dtype if dtype is None else dtype)
+
+
+@lru_cache(maxsize=256)
+def _constant(values: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):
         return send(torch.tensor(values, dtype=dtype), device)
 

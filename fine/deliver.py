@@ -14,6 +14,7 @@ from ..common.errors import UserError
 from ..common.files import write_whole
 from ..common.runs.checkpoints import checkpoint_path, stored_digest
 from ..common.runs.folder import Run, slug
+from ..common.runs.origin import Origin, changes, finish, told
 from ..common.runs.progress import doing, result, say
 from ..common.runs.whole_folder import replaced, settle, unchanged
 from ..common.watch.ends import finish_pictures
@@ -34,6 +35,8 @@ def finish_export(run: Run) -> None:
     options = _asked(run)
     report = _report(run.export)
     if not _is_done(run, report, options):
+        if report and (found := changes(run.export, _origin(run, options))):
+            say(f"{told('export', found)}; exporting again")
         _deliver(run, options)
         return
     _print_paths(run, report)
@@ -78,6 +81,7 @@ def _deliver(run: Run, config: ExportConfig) -> None:
             notes=notes,
             made_of=_mark(run, config),
         )
+        finish(folder, _origin(run, config))
     run.event("exported", faces=report.faces_out, psnr=report.psnr_mean, seconds=report.seconds)
     if report.unwrap_reason:
         run.warn(f"unwrapped without xatlas: {report.unwrap_reason}")
@@ -87,6 +91,12 @@ def _deliver(run: Run, config: ExportConfig) -> None:
         say(line)
     finish_pictures(run)
     _print_paths(run, json.loads(report.to_json()))
+
+
+def _origin(run: Run, config: ExportConfig) -> Origin:
+    """What an export is made of: its settings, and the model that the fine stage ended with."""
+    last = stored_digest(checkpoint_path(run.fine, run.config.fine.steps))
+    return Origin(config.model_dump(mode="json"), {"the fine stage's result": last})
 
 
 def closing_lines(report: ExportReport) -> list[str]:

@@ -70,7 +70,7 @@ class ExportConfig(Part):
     """Which axis of the files points up; null is the target's, or y."""
     pivot: Pivot | None = None
     """What lies at the files' origin: the world's origin, the middle of the foot, or the middle."""
-    faces: Annotated[int, Field(ge=4)] | None = None
+    faces: Annotated[int, Field(ge=4, le=100_000_000)] | None = None
     """At most about so many; null is as few of 5,000 to 50,000 as keep the shape."""
     lods: Annotated[int, Field(ge=1, le=6)] = 1
     """Levels of detail, each with a quarter of the faces of the one before, on one texture."""

@@ -79,6 +79,9 @@ SUITED: Mapping[str, str] = {
     "sdxl": "sdxl",
     **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
     **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
+    **dict.fromkeys(("zero123", "zero123-xl"), "zero123"),
+    "stable-zero123": "stable-zero123",
+    "mvdream": "mvdream",
 }
 """The configuration that is made for a prior's name, where it can guide both stages."""
 FAMILY_SUITED: Mapping[Family, str] = {
@@ -87,6 +90,8 @@ FAMILY_SUITED: Mapping[Family, str] = {
     "sdxl": "sdxl",
     "sd3": "sd3",
     "flux": "flux",
+    "zero123": "zero123",
+    "mvdream": "mvdream",
 }
 """The configuration that is made for models of a family."""
 

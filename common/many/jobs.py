@@ -58,7 +58,8 @@ class Job:
     @staticmethod
     def of_data(data: Mapping[str, Any]) -> Job:
         """The job of `as_data`."""
-        return Job(data["prompt"], Choices(**data["choices"]), Path(data["folder"]))
+        choices = Choices(**{**data["choices"], "images": tuple(data["choices"]["images"])})
+        return Job(data["prompt"], choices, Path(data["folder"]))
 
 
 def read_jobs(file: str, root: Path, common: Choices | None = None) -> list[Job]:

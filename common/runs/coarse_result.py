@@ -22,12 +22,12 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..fields.field import HashField
-from ..files import digest_of
 from .checkpoints import (
     DamagedCheckpointError,
     checkpoint_path,
     fitting,
     read_tensors,
+    stored_digest,
     under_prefix,
     with_prefix,
     write_tensors,
@@ -121,7 +121,7 @@ def fine_origin(run: Run, prior: str | None) -> Origin:
         handoff=run.config.handoff.model_dump(mode="json"),
     )
     if run.config.mesh is None:
-        given = {"the coarse stage's result": digest_of(run.coarse / RESULT)}
+        given = {"the coarse stage's result": stored_digest(run.coarse / RESULT)}
     else:
         given = {"the mesh": run.config.mesh.digest}
     return Origin(settings, given if prior is None else {**given, "the prior": prior})

@@ -573,7 +573,6 @@ def words() -> Iterator[Case]:
     for arguments in (
         ("paint",),
         ("Run", PROMPT),
-        ("run",),
         ("run", PROMPT, "another"),
         ("run", PROMPT, "--seedd", "3"),
         ("run", PROMPT, "--seed"),
@@ -589,3 +588,4 @@ def words() -> Iterator[Case]:
         ("resume", "a", "b"),
     ):
         yield Case(arguments, ("--help",))
+    yield Case(("run",), ("the prompt is empty", "--image"))

@@ -129,3 +129,12 @@ def test_constants_are_made_once_a_device() -> None:
     assert constant((1, 2), where) is constant((1, 2), where)
     assert constant(((1.0, 2.0),), where).dtype == torch.float32
     assert torch.equal(send(torch.arange(3), where), torch.arange(3))
+
+
+def test_constants_of_whole_numbers_are_not_those_of_others() -> None:
+    """(1, 0, 1) equals (1.0, 0.0, 1.0), and an index is no colour."""
+    cpu = torch.device("cpu")
+    for values in ((1.0, 0.0, 1.0), (1, 0, 1), (True, False, True), (1.0, 0.0, 1.0)):
+        assert constant(values, cpu).dtype == torch.tensor(values).dtype
+    assert constant((1, 0, 1), cpu, torch.float64).dtype == torch.float64
+    assert constant((1, 0, 1), cpu) is constant((1, 0, 1), cpu)

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from maquette.common.config.priors import PriorConfig
 from maquette.common.embedded import door
 from maquette.common.errors import UserError
+from maquette.common.priors import loading
 from maquette.common.priors.loading import (
     check_text_encoders,
     choose_dtype,
@@ -200,14 +201,16 @@ def test_a_variant_that_is_not_there(sd15: Path) -> None:
     assert "leave the variant out" in line
 
 
-def test_resolution_and_dtype(sd15: Path) -> None:
+def test_resolution_and_dtype(sd15: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "multiples of 8, got 60" in complaint(PriorConfig(name=str(sd15), resolution=60))
     assert "float16 is for GPUs" in complaint(PriorConfig(name=str(sd15), dtype="float16"))
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
     options = PriorConfig(name="model")
     assert choose_dtype(options, "sd", cpu) == torch.float32
     assert choose_dtype(options, "sd", cuda) == torch.float16
-    assert choose_dtype(options, "flux", cuda) == torch.bfloat16
+    for units, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(loading, "computes_bf16", lambda _, units=units: units)
+        assert choose_dtype(options, "flux", cuda) == expected
 
 
 def test_a_scheduler_without_noise_levels() -> None:

@@ -609,13 +609,13 @@ def test_texts_are_embedded_once_a_run(
     assert isinstance(first.prior, PretrainedPrior)
     assert first.prior.pipeline.text_encoder is None  # freed
     loads: list[bool] = []
-    real = prepare.load
+    real = prepare.load_or_kept
 
     def counted(options: Any, device: Any, text: bool) -> Any:
         loads.append(text)
         return real(options, device, text)
 
-    monkeypatch.setattr(prepare, "load", counted)
+    monkeypatch.setattr(prepare, "load_or_kept", counted)
     monkeypatch.setattr(PretrainedPrior, "encode_text", lambda *_: pytest.fail("embedded again"))
     second = only(prepare_judges(run, COARSE, CPU))
     assert loads == [False]

@@ -14,6 +14,7 @@ from maquette import pipeline
 from maquette.common.errors import UserError
 from maquette.common.runs.checkpoints import checkpoint_path
 from maquette.common.runs.folder import open_run
+from maquette.common.runs.origin import FILE
 from maquette.fine import deliver
 from maquette.fine.deliver import OPTIONS, finish_export, run_export
 from maquette.fine.meshes.read import read_mesh
@@ -47,7 +48,7 @@ def test_an_export_that_is_cut_off_is_finished_as_it_was_asked_for(
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".")) == []
     finish_export(run)
     after = contents(run.export)
-    assert set(after) == {f"{NAME}.glb", f"{NAME}.stl", "turntable.png", "report.json"}
+    assert set(after) == {f"{NAME}.glb", f"{NAME}.stl", "turntable.png", "report.json", FILE}
     assert json.loads(after["report.json"])["faces_out"] <= 300
     finish_export(run)
     assert contents(run.export) == after  # nothing is done twice
