@@ -75,6 +75,7 @@ def test_signals_do_again_what_they_did() -> None:
 
 def test_what_is_ignored_stays_ignored() -> None:
     """`nohup` starts programs with SIGHUP ignored, and means it."""
+    stopping.unwatch()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stopping.watch()
     os.kill(os.getpid(), signal.SIGHUP)
