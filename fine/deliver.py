@@ -8,8 +8,7 @@ import typer
 
 from ..common.config.models import ExportConfig
 from ..common.config.reading import changed
-from ..common.files import digest_of
-from ..common.runs.checkpoints import checkpoint_path
+from ..common.runs.checkpoints import checkpoint_path, checksum
 from ..common.runs.folder import Run, slug
 from ..common.runs.origin import Origin, changes, finish, outputs_whole, told
 from ..common.runs.progress import say
@@ -40,7 +39,7 @@ def _origin(run: Run, config: ExportConfig) -> Origin:
     given = {}
     last = checkpoint_path(run.fine, run.config.fine.steps)
     if last.is_file():
-        given["the fine stage's result"] = digest_of(last)
+        given["the fine stage's result"] = checksum(last)
     return Origin(config.model_dump(mode="json"), given)
 
 

@@ -78,6 +78,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def checksum(path: Path) -> str:
+    """The checksum that a `write_tensors` file carries; "" for a file that carries none.
+
+    Of the tensors: the bytes of two files that hold the same ones may differ.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("digest", "")
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return ""
+
+
 def read_latest(
     folder: Path, warn: Callable[[str], None]
 ) -> tuple[int, dict[str, Tensor]] | tuple[None, None]:

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..fields.field import HashField
-from ..files import digest_of
 from .checkpoints import (
     DamagedCheckpointError,
     checkpoint_path,
+    checksum,
     fitting,
     read_tensors,
     under_prefix,
@@ -113,7 +113,7 @@ def fine_origin(run: Run, prior: str | None) -> Origin:
         seed=run.config.seed,
         handoff=run.config.handoff.model_dump(mode="json"),
     )
-    given = {"the coarse stage's result": digest_of(run.coarse / RESULT)}
+    given = {"the coarse stage's result": checksum(run.coarse / RESULT)}
     return Origin(settings, given if prior is None else {**given, "the prior": prior})
 
 
