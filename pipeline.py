@@ -569,6 +569,8 @@ def main() -> None:
             typer.echo(message(), err=True)
             sys.exit(2)
         _fail(f"{_lower(message()).rstrip('.')}; see: {_help_of(error)}")
+    finally:
+        stopping.unwatch()
     sys.exit(code if isinstance(code, int) else 0)
 
 

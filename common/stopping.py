@@ -11,8 +11,9 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -35,22 +36,34 @@ class Stopped(BaseException):
 
 @dataclass
 class _State:
-    """asked: the last signal, 0 for none; times: how many came. deferred: work ends first."""
+    """asked: the last signal, 0 for none; times: how many came. deferred: work ends first; before:
+    what the signals did before they were watched."""
 
     asked: int = 0
     times: int = 0
     deferred: bool = False
+    before: dict[int, Any] = field(default_factory=dict)
 
 
 _state = _State()
 
 
 def watch() -> None:
-    """Let the signals of this process raise `Stopped` from now on."""
-    _state.asked, _state.times, _state.deferred = 0, 0, False
+    """Let the signals of this process raise `Stopped`, until `unwatch`."""
+    unwatch()
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
+        before = signal.getsignal(number)
+        if before is not signal.SIG_IGN:  # `nohup` means it
+            _state.before[number] = before
             signal.signal(number, _on_signal)
+
+
+def unwatch() -> None:
+    """Let the signals do again what they did before, and forget those that came."""
+    for number, before in _state.before.items():
+        signal.signal(number, before)
+    _state.asked, _state.times, _state.deferred = 0, 0, False
+    _state.before.clear()
 
 
 @contextmanager

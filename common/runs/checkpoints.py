@@ -82,7 +82,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def stored_digest(path: Path) -> str:
-    """The checksum that a `write_tensors` file carries, unchecked; "" if it can't be read."""
+    """The checksum that a `write_tensors` file carries, unchecked; "" if it can't be read.
+
+    Of the tensors: the bytes of two files that hold the same ones may differ.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("digest", "")

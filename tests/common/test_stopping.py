@@ -17,6 +17,7 @@ def _watched() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
     stopping.watch()
     yield
+    stopping.unwatch()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -60,8 +61,21 @@ def test_after_the_block_a_signal_is_at_once_again() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_signals_do_again_what_they_did() -> None:
+    stopping.unwatch()
+    before = signal.getsignal(signal.SIGTERM)
+    stopping.watch()
+    assert signal.getsignal(signal.SIGTERM) is not before
+    with stopping.finish_first():
+        os.kill(os.getpid(), signal.SIGTERM)
+    stopping.unwatch()
+    assert signal.getsignal(signal.SIGTERM) is before
+    stopping.check()
+
+
 def test_what_is_ignored_stays_ignored() -> None:
     """`nohup` starts programs with SIGHUP ignored, and means it."""
+    stopping.unwatch()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stopping.watch()
     os.kill(os.getpid(), signal.SIGHUP)
