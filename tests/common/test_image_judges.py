@@ -148,7 +148,8 @@ def test_four_views_are_drawn_for_mvdream(
     models: dict[str, str], tmp_path: Path, small_settings: list[str]
 ) -> None:
     settings = {"coarse__prior": models["mvdream"], "coarse__text__suffix": ", 3d asset"}
-    loss = {"coarse__distillation": "recon", "fine__text__suffix": ""}
+    # Its configuration speaks of both stages; the exact prior of the fine one has its own words.
+    loss = {"coarse__distillation": "recon", "fine__text__suffix": "", "fine__resolution": 512}
     run = begun("a red chair", None, tmp_path / "run", small_settings[1::2], **settings, **loss)
     panel = prepare_judges(run, COARSE, torch.device("cpu"))
     judge = panel.judges["prior"][0]
