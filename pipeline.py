@@ -684,7 +684,8 @@ def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "stop")
     stages = (COARSE, FINE) if opened.config.mesh is None else (FINE,)
     announce(opened, stages)
     with _at_work(opened):
-        verify_later(opened, *reversed(stages))
+        if opened.config.mesh is None:
+            verify_later(opened, FINE, COARSE)
         for attempt in range(SEEDS + 1):
             try:
                 if opened.config.mesh is None:

@@ -46,6 +46,14 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Priors that a worker keeps within a test are gone after it."""
+    from maquette.common.embedded import door
+
+    monkeypatch.setattr(door, "_kept", None)
+
+
 @pytest.fixture(scope="session")
 def small_settings() -> list[str]:
     """Options of a run that takes seconds: through all stages, but no beauty."""

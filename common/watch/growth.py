@@ -221,7 +221,7 @@ def pictures(folder: Path) -> list[Path]:
 def read_scalars(folder: Path) -> list[dict[str, float]]:
     """The numbers of each step of a stage; lines that were cut off are left out."""
     try:
-        lines = (folder / SCALARS).read_text("utf-8").splitlines()
+        lines = (folder / SCALARS).read_text("utf-8", errors="replace").splitlines()
     except OSError:
         return []
     found: dict[int, dict[str, float]] = {}

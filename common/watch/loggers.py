@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -47,6 +49,7 @@ class _Board:
     def __init__(self, run: Run, stage: str, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        _quieten_writers()
         place = str(run.folder / TENSORBOARD / stage)
         self._writer = SummaryWriter(place, purge_step=start + 1 if start else None)
 
@@ -59,6 +62,19 @@ class _Board:
 
     def close(self) -> None:
         self._writer.close()
+
+
+@functools.cache
+def _quieten_writers() -> None:
+    """TensorBoard's writing threads end without a word where the disk refuses; `Guarded` tells."""
+    hook = threading.excepthook
+
+    def quiet(told: threading.ExceptHookArgs) -> None:
+        ours = "tensorboard" in type(told.thread).__module__
+        if not (ours and isinstance(told.exc_value, OSError)):
+            hook(told)
+
+    threading.excepthook = quiet
 
 
 class _Wandb:

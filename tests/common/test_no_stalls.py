@@ -59,10 +59,10 @@ def settings() -> RunConfig:
 
 @pytest.fixture
 def playing() -> Iterator[Playing]:
-    device_module.constant.cache_clear()
+    device_module._constant.cache_clear()
     with Playing() as played:
         yield played
-    device_module.constant.cache_clear()
+    device_module._constant.cache_clear()
 
 
 def coarse_step(config: RunConfig, device: torch.device) -> Callable[[int], tuple[Tensor, Learner]]:
@@ -137,7 +137,7 @@ def test_the_played_device_does_not_mix_with_the_cpu(playing: Playing) -> None:
 @pytest.mark.parametrize("family", ["if", "sd15", "sdxl"])
 def test_a_priors_opinion_waits_for_nothing(family: str, tmp_path: Path) -> None:
     judge = tiny_judge(family, tmp_path, DEVICE)
-    device_module.constant.cache_clear()
+    device_module._constant.cache_clear()
     with Playing() as played:
         send_texts(judge, DEVICE)
         image = torch.rand(VIEWS, 32, 32, 3).to(DEVICE).requires_grad_(True)
@@ -152,7 +152,7 @@ def test_a_priors_opinion_waits_for_nothing(family: str, tmp_path: Path) -> None
         assert isinstance(judged.watch["gradient"], Tensor)
         assert isinstance(image.grad, Played)
         assert float(image.grad.abs().max()) > 0.0
-    device_module.constant.cache_clear()
+    device_module._constant.cache_clear()
 
 
 def tiny_judge(family: Any, folder: Path, device: torch.device) -> ScoreDistillation:
