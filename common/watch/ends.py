@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,10 @@ def picture_end(folder: Path, subject: Subject, resolution: int) -> None:
     write_strip(folder)
 
 
+_DAMAGED = (OSError, SyntaxError, ValueError)
+"""What the library raises for a picture that is missing or damaged; a film does without it."""
+
+
 def write_strip(folder: Path) -> None:
     """The first column of some grids of a stage side by side: how one view came to be."""
     found = pictures(folder)
@@ -50,11 +55,12 @@ def write_strip(folder: Path) -> None:
     chosen = [found[round(i)] for i in np.linspace(0, len(found) - 1, min(_SHOWN, len(found)))]
     columns = []
     for path in chosen:
-        with Image.open(path) as grid:
+        with suppress(*_DAMAGED), Image.open(path) as grid:
             column = np.array(grid.convert("RGB"))[:, :SIZE]
-        blank = np.full((VIEWS * SIZE - column.shape[0], SIZE, 3), 255, dtype=np.uint8)
-        columns.append(np.concatenate([column, blank]))
-    save_png(torch.from_numpy(np.concatenate(columns, axis=1)), folder / STRIP)
+            blank = np.full((VIEWS * SIZE - column.shape[0], SIZE, 3), 255, dtype=np.uint8)
+            columns.append(np.concatenate([column, blank]))
+    if columns:
+        save_png(torch.from_numpy(np.concatenate(columns, axis=1)), folder / STRIP)
 
 
 def finish_pictures(run: Run) -> None:
@@ -86,7 +92,7 @@ def film_frames(run: Run) -> list[Frame]:
     frames = []
     for stage in STAGES:
         for path in pictures(stage.folder(run)):
-            with Image.open(path) as grid:
+            with suppress(*_DAMAGED), Image.open(path) as grid:
                 frames.append(np.array(grid.convert("RGB"))[:height, :width])
     frames += hold(frames, 4)
     return frames + _turn(run, width, height)
@@ -95,10 +101,8 @@ def film_frames(run: Run) -> list[Frame]:
 def _turn(run: Run, width: int, height: int) -> list[Frame]:
     """The fine stage's turntable, as large as it fits before white."""
     path = run.fine / f"{TURNTABLE}.webp"
-    if not path.is_file():
-        return []
-    frames = []
-    with Image.open(path) as film:
+    frames: list[Frame] = []
+    with suppress(*_DAMAGED), Image.open(path) as film:
         for index in range(getattr(film, "n_frames", 1)):
             film.seek(index)
             frame = np.full((height, width, 3), 255, dtype=np.uint8)
