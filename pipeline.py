@@ -540,6 +540,8 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except stopping.Stopped as stopped:
+        if not stopped.told:
+            typer.echo("stopped; to go on, give the same command again", err=True)
         sys.exit(stopped.exit_code)
     except OSError as error:
         if error.errno == errno.EPIPE:
@@ -664,9 +666,10 @@ def _at_work(opened: Any) -> Iterator[None]:
     with sole_writer(opened.folder):
         try:
             yield
-        except stopping.Stopped:
+        except stopping.Stopped as stopped:
             place = shlex.quote(str(opened.folder))
             say(f"stopped; what is done is kept; to go on: maquette resume {place}")
+            stopped.told = True
             raise
 
 

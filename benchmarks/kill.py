@@ -115,12 +115,12 @@ def ill_ended(code: int, told: str, stage: str) -> list[str]:
     Once its work is done the interpreter closes down, and the signal ends it by itself: to a shell
     that is 143 too.
     """
-    if code == 0 or (code == -signal.SIGTERM and stage == "export" and "read back at" in told):
+    if code == 0 or (code == -signal.SIGTERM and "read back at" in told):
         return []
     wrong = [] if code == 143 else [f"SIGTERM in {stage} ended with {code}: {told[-300:]}"]
     if "Traceback" in told:
         wrong.append(f"SIGTERM in {stage}: a traceback")
-    if stage in ("coarse", "fine") and "maquette resume" not in told:
+    if "to go on" not in told:
         wrong.append(f"SIGTERM in {stage}: no line how to go on")
     return wrong
 

@@ -27,6 +27,7 @@ class Stopped(BaseException):
         """number: of the signal that asked."""
         super().__init__(signal.Signals(number).name)
         self.number = number
+        self.told = False  # whether the user was told how to go on
 
     @property
     def exit_code(self) -> int:

@@ -75,6 +75,7 @@ def test_stopped_before_there_is_anything_to_keep(tmp_path: Path) -> None:
     assert process.stderr is not None
     told = process.stderr.read()
     assert process.wait(timeout=60) == 130, told
+    assert "to go on, give the same command again" in told
     assert "Traceback" not in told
 
 
