@@ -23,7 +23,6 @@ from maquette.common.guidance.conditions import Rows
 from maquette.common.guidance.timesteps import share_to_timestep
 from maquette.common.losses.ddim import ddim_denoise
 from maquette.common.priors.base import Condition, Prior, Reference
-from maquette.common.priors.latents import restore_latents
 from maquette.common.priors.pretrained import PretrainedPrior
 from maquette.common.rasterize import rasterize
 from maquette.common.scene.mesh import face_areas
@@ -121,9 +120,8 @@ def reference_of(prior: Prior, views: list[View], device: torch.device) -> Refer
     if len(taken) < len(views):
         raise ValueError(f"views: expected a reference for each, got {len(taken)} of {len(views)}")
     images = take_references(views, prior.resolution).float() / 255.0
-    x = prior.encode_image(images.to(device))
-    if prior.space == "latent":
-        x = restore_latents(x, prior.pipeline.vae.config)  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.no_grad():
+        x = torch.cat([prior.encode_reference(image.to(device))[0] for image in images])
     of = view_cameras(
         [replace(v, azimuth=a, elevation=e) for v, (a, e) in zip(views, taken, strict=True)]
     )

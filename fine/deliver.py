@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -161,10 +162,8 @@ def _asked(run: Run) -> ExportConfig:
 
 def _mark(run: Run, config: ExportConfig) -> str:
     """What tells whether files were made of this fine result, with these options."""
-    total = hashlib.blake2b(digest_size=16)
-    total.update(stored_digest(checkpoint_path(run.fine, run.config.fine.steps)).encode())
-    total.update(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode())
-    return total.hexdigest()
+    made_of = json.dumps(dataclasses.asdict(_origin(run, config)), sort_keys=True)
+    return hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()
 
 
 def _report(folder: Path) -> dict[str, Any]:

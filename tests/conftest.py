@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,33 @@ def _nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     from maquette.common.embedded import door
 
     monkeypatch.setattr(door, "_kept", None)
+
+
+@pytest.fixture
+def maquette(monkeypatch, capfd):
+    """Runs a command that ends well; returns what it printed on standard output."""
+
+    from maquette.pipeline import main
+
+    def call(*arguments: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["maquette", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capfd.readouterr()
+        assert ended.value.code == 0, told.err
+        return told.out.splitlines()
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _twins_of_their_own() -> Iterator[None]:
+    """Which twins a test has chosen is nothing to the next one."""
+    from maquette.common import backends
+    from maquette.common.config.backends import BackendsConfig
+
+    yield
+    backends.use(BackendsConfig())
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +12,12 @@ import torch
 import trimesh
 from PIL import Image
 
-from maquette import pipeline
 from maquette.common.runs.checkpoints import read_tensors
 from maquette.fine.first_shape import read_first
 
 pytestmark = pytest.mark.slow
 
 NAME = "a-red-mushroom"
-
-
-@pytest.fixture
-def maquette(monkeypatch, capfd):
-    """Runs a command that ends well; returns what it printed on standard output."""
-
-    def call(*arguments: str) -> list[str]:
-        monkeypatch.setattr(sys, "argv", ["maquette", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            pipeline.main()
-        told = capfd.readouterr()
-        assert ended.value.code == 0, told.err
-        return told.out.splitlines()
-
-    return call
 
 
 @pytest.fixture

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from maquette import pipeline
 from maquette.common import threads
 from maquette.common.runs.checkpoints import steps_on_disk
+from tests.reference.processes import started
 
-ROOT = Path(pipeline.__file__).parent
 PROMPT = "a red mushroom"
 
 
-def started(
-    *arguments: str, before: Callable[[], None] | None = None, **environment: str
-) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-m", "maquette.pipeline", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=before,
-        env={**os.environ, "PYTHONPATH": path, **environment},
-    )
+piped = functools.partial(started, stdout=subprocess.PIPE)
 
 
 def error_of(told: str) -> str:
@@ -42,7 +29,7 @@ def error_of(told: str) -> str:
 
 
 def test_an_old_locale_changes_no_letter(tmp_path: Path) -> None:
-    process = started(
+    process = piped(
         "run", "красный гриб", LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"
     )
     _, told = process.communicate(timeout=60)
@@ -52,7 +39,7 @@ def test_an_old_locale_changes_no_letter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["NUMBA_NUM_THREADS", "OMP_NUM_THREADS"])
 def test_no_threads_at_all_is_told(name: str) -> None:
-    process = started("run", PROMPT, **{name: "0"})
+    process = piped("run", PROMPT, **{name: "0"})
     _, told = process.communicate(timeout=60)
     assert process.returncode == 2
     assert name in error_of(told)
@@ -72,7 +59,7 @@ def test_a_small_address_space_is_told(tmp_path: Path) -> None:
     def small() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (500 * 2**20, 500 * 2**20))
 
-    process = started("run", PROMPT, "--out", str(tmp_path / "run"), before=small)
+    process = piped("run", PROMPT, "--out", str(tmp_path / "run"), before=small)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 2, told
     assert "ulimit -v" in error_of(told)
@@ -88,14 +75,14 @@ def test_files_that_may_not_grow_are_told_and_the_run_goes_on_later(
 
     folder = tmp_path / "run"
     start = ("run", PROMPT, "--out", str(folder), "--device", "cpu", *small_settings)
-    process = started(*start, before=small)
+    process = piped(*start, before=small)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 2, told
     line = error_of(told)
     assert "File too large" in line
     assert "maquette resume" in line
     assert list(folder.rglob("*.part")) == []
-    process = started("resume", str(folder))
+    process = piped("resume", str(folder))
     _, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
     assert steps_on_disk(folder / "fine")[-1] == 6
@@ -104,7 +91,7 @@ def test_files_that_may_not_grow_are_told_and_the_run_goes_on_later(
 @pytest.mark.slow
 def test_a_folder_that_vanishes_is_told(tmp_path: Path, small_settings: list[str]) -> None:
     folder = tmp_path / "run"
-    process = started("run", PROMPT, "--out", str(folder), "--device", "cpu", *small_settings)
+    process = piped("run", PROMPT, "--out", str(folder), "--device", "cpu", *small_settings)
     assert process.stderr is not None
     told = []
     for line in process.stderr:

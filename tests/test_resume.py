@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from maquette import pipeline
 from maquette.coarse.train import run_coarse
 from maquette.common.runs.checkpoints import checkpoint_path, read_tensors
 from maquette.common.runs.coarse_result import RESULT
 from maquette.common.runs.folder import open_run
 from maquette.fine.first_shape import FIRST
 from maquette.fine.train import run_fine
+from tests.reference.processes import started
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(pipeline.__file__).parent
 PROMPT = "a red mushroom"
 # Where the power fails: before the first checkpoint, between two, and in the fine stage as well.
 CUTS = ("coarse  3/12", "coarse  8/12", "fine  1/6", "fine  5/6")
 
 
-def child(*arguments: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-m", "maquette.pipeline", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-
-
 def killed_at(sign: str, *arguments: str) -> None:
     """Run a command until it prints a line that starts with `sign`, and kill it there."""
-    process = child(*arguments)
+    process = started(*arguments)
     assert process.stderr is not None
     told = []
     for line in process.stderr:
@@ -77,7 +62,7 @@ def test_killed_and_resumed_again_and_again(
     for cut in CUTS:
         killed_at(cut, *start)
         start = ("resume", str(folder))
-    process = child("fine", str(folder))
+    process = started("fine", str(folder))
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     assert_same_files(folder, small_run)

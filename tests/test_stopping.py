@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,25 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from maquette import pipeline
 from maquette.common.runs.checkpoints import read_tensors, steps_on_disk
 from maquette.fine.export.unwrap import clear_abandoned
+from tests.reference.processes import started
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(pipeline.__file__).parent
 PROMPT = "a red mushroom"
-
-
-def started(*arguments: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-m", "maquette.pipeline", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
 
 
 def signalled(sign: str, number: int, *arguments: str) -> tuple[int, str]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,11 @@ from torch.nn import functional as F
 
 from ..config.judges import ClipConfig
 from ..device import shown
-from ..errors import UserError
 from ..priors.adaptation import weight_errors
 from ..priors.location import hub_errors, missing_libraries
 from ..priors.pretrained import quiet_libraries, truncation_note
 from ..scene.cameras import Cameras
-from .judges import Judged, Views
+from .judges import Judged, Unchanging, Views, advising
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ CHECKS = 8  # squares of a checkered background a side
 BLUR_SIDE = 224.0  # pixels a side of the views to which `ClipConfig.blur` refers
 
 
-class ClipJudge:
+class ClipJudge(Unchanging):
     """CLIP as a `Judge`: `-mean cos(image, text) - w min(tau, mean transmittance)`."""
 
     group = 1
@@ -111,26 +110,12 @@ class ClipJudge:
             shown.append(random_crops(image.permute(0, 3, 1, 2), config.crop_share, self.side))
         return torch.stack(shown, dim=1).flatten(0, 1)
 
-    def learn(self) -> None:
-        """CLIP is frozen."""
-
-    @contextmanager
-    def memory_advice(self) -> Iterator[None]:
+    def memory_advice(self) -> AbstractContextManager[None]:
         """Turn running out of the device's memory within the block into a `UserError`."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"{self.config.model} ran out of the device's memory; try fewer clip.crops, fewer "
-                "views a step, or a smaller resolution"
-            ) from error
-
-    def tensors(self) -> dict[str, Tensor]:
-        """There is no state."""
-        return {}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """There is no state."""
+        return advising(
+            f"{self.config.model} ran out of the device's memory; try fewer clip.crops, fewer "
+            "views a step, or a smaller resolution"
+        )
 
 
 def opacity_target(config: ClipConfig, cameras: Cameras, step: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..device import Number
+from ..errors import UserError
 from ..options import Schedule
 from ..runs.checkpoints import under_prefix, with_prefix
 from ..scene.cameras import Cameras
@@ -85,6 +86,29 @@ class Judge(Protocol):
 
     def tensors(self) -> dict[str, Tensor]: ...
     def load(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
+class Unchanging:
+    """What a `Judge` that learns nothing has in common with others of its kind."""
+
+    def learn(self) -> None:
+        """There is nothing to learn."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """There is no state."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """There is no state."""
+
+
+@contextmanager
+def advising(line: str) -> Iterator[None]:
+    """Turn running out of the device's memory within the block into a `UserError` of this line."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(line) from error
 
 
 class Panel:

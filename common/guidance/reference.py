@@ -8,8 +8,7 @@ is its correlation or its order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +17,10 @@ from torch.nn import functional as F
 
 from ..config.image import ImageConfig, ReferenceConfig
 from ..config.scene import CameraConfig
-from ..errors import UserError
 from ..scene.cameras import Cameras
 from ..scene.images import psnr
 from ..schedules import step_schedule
-from .judges import Judged, Views
+from .judges import Judged, Unchanging, Views, advising
 
 PAIRS = 1024
 """Pairs of pixels whose order is compared in a step."""
@@ -96,7 +94,7 @@ def picture_camera(image: ImageConfig, cameras: CameraConfig, elevation: float) 
     )
 
 
-class ReferenceJudge:
+class ReferenceJudge(Unchanging):
     """The picture as a `Judge`: it looks at the scene from where the picture was taken."""
 
     group = 1
@@ -158,26 +156,12 @@ class ReferenceJudge:
             camera.azimuth + noise[0], camera.elevation + noise[1], camera.distance, camera.fovy
         )
 
-    def learn(self) -> None:
-        """A picture stays as it is."""
-
-    @contextmanager
-    def memory_advice(self) -> Iterator[None]:
+    def memory_advice(self) -> AbstractContextManager[None]:
         """Turn running out of the device's memory within the block into a `UserError`."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                "the device ran out of memory; try a smaller reference.resolution, or fewer views "
-                "a step"
-            ) from error
-
-    def tensors(self) -> dict[str, Tensor]:
-        """There is no state."""
-        return {}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """There is no state."""
+        return advising(
+            "the device ran out of memory; try a smaller reference.resolution, or fewer views "
+            "a step"
+        )
 
 
 def pearson_loss(found: Tensor, wanted: Tensor) -> Tensor:

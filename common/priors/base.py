@@ -170,6 +170,13 @@ class Prior(ABC):
         Pixel models see the range [-1, 1].
         """
 
+    def encode_reference(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the model makes of a picture `[H, W, 3]` in [0, 1] that it is told: x and token.
+
+        See `Reference`; here x is that of any image, `[1, C, h, w]`, and there is no token.
+        """
+        return self.encode_image(image[None]), None
+
     @abstractmethod
     def predict_noise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The noise the model sees in `x_t`.

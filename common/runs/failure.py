@@ -28,6 +28,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..files import read_text, write_whole
 from .folder import Run, rewritten
+from .history import read_events
 
 Kind = Literal["not finite", "empty", "full", "flat", "standing"]
 OnFailure = Literal["stop", "retry"]
@@ -122,19 +123,8 @@ def record(run: Run, failed: FailedError) -> None:
 
 def failures(run: Run) -> list[str]:
     """The failures that a run has recorded, as lines, oldest first."""
-    try:
-        lines = (run.folder / "events.jsonl").read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # the line that a crash cut off
-        if isinstance(event, dict) and event.get("event") == "failed":
-            found.append(str(event.get("message", "")))
-    return found
+    events = read_events(run.folder)
+    return [str(each.get("message", "")) for each in events if each["event"] == "failed"]
 
 
 def next_seed(run: Run) -> Run:

@@ -45,7 +45,18 @@ class Case:
 
 def all_cases() -> list[Case]:
     """Every case, those of one kind together."""
-    makers = (prompts, settings, files, priors, run_folders, damaged_runs, limits, training, words)
+    makers = (
+        prompts,
+        settings,
+        options,
+        files,
+        priors,
+        run_folders,
+        damaged_runs,
+        limits,
+        training,
+        words,
+    )
     return [case for maker in makers for case in maker()]
 
 
@@ -190,7 +201,7 @@ def prompts() -> Iterator[Case]:
 
 
 def settings() -> Iterator[Case]:
-    """`--set` and options with values that can't be."""
+    """`--set` with names and values that can't be."""
     for pair, told in (
         ("coarse.stesp=3", "did you mean steps"),
         ("caorse.steps=3", "did you mean coarse"),
@@ -273,6 +284,10 @@ def settings() -> Iterator[Case]:
         ("coarse.prior.instances=1000000000", "instances"),
     ):
         yield Case(("run", PROMPT, "--set", pair), (told,))
+
+
+def options() -> Iterator[Case]:
+    """Options with values that can't be."""
     for option, value, told in (
         ("--seed", "-1", "seed"),
         ("--seed", "1" * 400, "seed"),

@@ -5,8 +5,6 @@ Without a GPU the kernels run in Triton's interpreter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -20,12 +18,6 @@ from tests.coarse.test_ray_marching import BOX, LONG_BOX, as_tuples, random_rays
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TWINS = ["torch", "triton"]
-
-
-@pytest.fixture(autouse=True)
-def _own_choice() -> Iterator[None]:
-    yield
-    backends.use(BackendsConfig())
 
 
 def choose(name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,13 +17,6 @@ from maquette.common.priors.loading import choose_dtype, dtype_note
 from maquette.common.runs.doctor import PARTS, twin_of
 
 CUDA = torch.device("cuda")
-
-
-@pytest.fixture(autouse=True)
-def _own_choice() -> Iterator[None]:
-    backends.use(BackendsConfig())
-    yield
-    backends.use(BackendsConfig())
 
 
 def broken(device: torch.device) -> str | None:

@@ -6,7 +6,6 @@ Without a GPU the kernels run in Triton's interpreter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -38,12 +37,6 @@ from tests.common.test_rasterize import (
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TWINS = ["torch", "triton"]
-
-
-@pytest.fixture(autouse=True)
-def _own_choice() -> Iterator[None]:
-    yield
-    backends.use(BackendsConfig())
 
 
 def choose(name: str) -> None:

@@ -27,21 +27,6 @@ SETTINGS = [
 MORE = ["--prior", "exact", "--device", "cpu", *(w for s in SETTINGS for w in ("--set", s))]
 
 
-@pytest.fixture
-def maquette(monkeypatch, capfd):
-    """Runs a command that ends well; returns what it printed on standard output."""
-
-    def call(*arguments: str) -> list[str]:
-        monkeypatch.setattr(sys, "argv", ["maquette", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            pipeline.main()
-        told = capfd.readouterr()
-        assert ended.value.code == 0, told.err
-        return told.out.splitlines()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def toy() -> trimesh.Trimesh:
     """The true mushroom in the axes of files, in no colour, somewhere else and larger."""
