@@ -15,7 +15,10 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..common.backends import launch
+
 BLOCK = 64  # samples of a ray at once
+WARPS = 2  # as many lanes
 FLAT_BLOCK = 256  # samples a program where rays play no part
 
 
@@ -46,8 +49,8 @@ class _Weights(torch.autograd.Function):
         found, passed = torch.empty_like(density), torch.empty_like(density)
         rays = offsets.shape[0] - 1
         if rays and density.shape[0]:
-            kernel: Any = _weights_forward[(rays,)]  # pyright: ignore[reportIndexIssue]
-            kernel(density, lengths, offsets, found, passed, BLOCK=BLOCK)
+            arguments = (density, lengths, offsets, found, passed)
+            launch(_weights_forward, (rays,), *arguments, BLOCK=BLOCK, num_warps=WARPS)
         ctx.save_for_backward(lengths, offsets, found, passed)
         return found
 
@@ -57,8 +60,8 @@ class _Weights(torch.autograd.Function):
         lengths, offsets, found, passed = ctx.saved_tensors
         grad, rays = torch.empty_like(lengths), offsets.shape[0] - 1
         if rays and lengths.shape[0]:
-            kernel: Any = _weights_backward[(rays,)]  # pyright: ignore[reportIndexIssue]
-            kernel(cotangent.contiguous(), lengths, offsets, found, passed, grad, BLOCK=BLOCK)
+            arguments = (cotangent.contiguous(), lengths, offsets, found, passed, grad)
+            launch(_weights_backward, (rays,), *arguments, BLOCK=BLOCK, num_warps=WARPS)
         return grad, None, None
 
 
@@ -71,10 +74,9 @@ class _Accumulate(torch.autograd.Function):
         rays, channels = offsets.shape[0] - 1, values.shape[1]
         total = values.new_zeros(rays, channels)
         if rays and channels:
-            kernel: Any = _accumulate_forward[(rays,)]  # pyright: ignore[reportIndexIssue]
-            kernel(
-                weights, values, offsets, total, channels,
-                BLOCK=BLOCK, WIDTH=triton.next_power_of_2(channels),
+            launch(
+                _accumulate_forward, (rays,), weights, values, offsets, total, channels,
+                BLOCK=BLOCK, WIDTH=triton.next_power_of_2(channels), num_warps=WARPS,
             )  # fmt: skip
         ctx.save_for_backward(weights, values, ray_indices)
         return total
@@ -86,9 +88,8 @@ class _Accumulate(torch.autograd.Function):
         grad_weights, grad_values = torch.empty_like(weights), torch.empty_like(values)
         count, channels = values.shape
         if count:
-            blocks = triton.cdiv(count, FLAT_BLOCK)
-            kernel: Any = _accumulate_backward[(blocks,)]  # pyright: ignore[reportIndexIssue]
-            kernel(
+            launch(
+                _accumulate_backward, (triton.cdiv(count, FLAT_BLOCK),),
                 weights, values, ray_indices.contiguous(), cotangent.contiguous(),
                 grad_weights, grad_values, count, CHANNELS=channels, BLOCK=FLAT_BLOCK,
             )  # fmt: skip
@@ -144,7 +145,7 @@ def _weights_backward(
         behind += tl.sum(heard, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["channels"])
 def _accumulate_forward(
     weight_ptr, value_ptr, offset_ptr, total_ptr, channels,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
@@ -164,7 +165,7 @@ def _accumulate_forward(
     tl.store(total_ptr + ray * channels + channel, total, mask=channel < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _accumulate_backward(
     weight_ptr, value_ptr, ray_ptr, cotangent_ptr, grad_weight_ptr, grad_value_ptr, count,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr,

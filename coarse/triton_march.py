@@ -14,6 +14,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from ..common.backends import launch
 from ..common.device import size_of
 
 BLOCK = 128  # stretches of a ray at once
@@ -42,17 +43,20 @@ def march(
         near_planes.contiguous(),
         far_planes.contiguous(),
     )
-    sizes = {"SX": binaries.shape[0], "SY": binaries.shape[1], "SZ": binaries.shape[2]}
+    x, y, z = binaries.shape
+    # What is counted and what is written must be the same stretches to the last bit: `exact`.
+    sizes: Any = {"SX": x, "SY": y, "SZ": z, "BLOCK": BLOCK, "exact": True}
     counts = torch.zeros(rays, dtype=torch.int64, device=origins.device)
-    kernel: Any = _march[(rays,)]  # pyright: ignore[reportIndexIssue]
-    kernel(*common, step, counts, counts, origins, origins, WRITE=False, BLOCK=BLOCK, **sizes)
+    unused = (counts, common[0], common[0])
+    launch(_march, (rays,), *common, step, counts, *unused, WRITE=False, **sizes)
     stops = counts.cumsum(0)
     total = size_of(stops[-1])
     ray_indices = torch.empty(total, dtype=torch.int64, device=origins.device)
     starts, ends = torch.empty_like(origins[:, 0]).new_empty(2, total).unbind(0)
     if total:
         first = stops - counts
-        kernel(*common, step, first, ray_indices, starts, ends, WRITE=True, BLOCK=BLOCK, **sizes)
+        written = (ray_indices, starts, ends)
+        launch(_march, (rays,), *common, step, first, *written, WRITE=True, **sizes)
     return ray_indices, starts, ends
 
 

@@ -112,6 +112,18 @@ def _tried(device: torch.device) -> str | None:
         return first_line(error)
 
 
+def launch(
+    kernel: Any, grid: tuple[int, ...], *arguments: Any, exact: bool = False, **options: Any
+) -> None:
+    """Run a Triton kernel on the device of its first argument; Triton itself takes the current GPU.
+
+    exact: every product and sum is rounded by itself, as on the CPU, where the GPU would else fuse
+    them: so that two variants of a kernel, and two faces at an edge, decide alike.
+    """
+    with torch.cuda.device_of(arguments[0]):
+        kernel[grid](*arguments, enable_fp_fusion=not exact, **options)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its kind."""
     text = str(error).strip()

@@ -14,6 +14,8 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..backends import launch
+
 BLOCK = 128  # pixels a program
 
 
@@ -36,14 +38,14 @@ class _Barycentrics(torch.autograd.Function):
     def forward(
         ctx: Any, clip: Tensor, faces: Tensor, pixels: Tensor, face: Tensor, height: int, width: int
     ) -> Tensor:
-        clip, faces = clip.contiguous(), faces.contiguous()
+        clip, faces, pixels, face = (t.contiguous() for t in (clip, faces, pixels, face))
         ctx.save_for_backward(clip, faces, pixels, face)
         ctx.size = (height, width)
         bary = clip.new_empty(pixels.shape[0], 3)
         if pixels.shape[0]:
-            kernel: Any = _bary_forward[_grid(pixels)]  # pyright: ignore[reportIndexIssue]
             sizes = (clip.shape[1], height, width, pixels.shape[0])
-            kernel(clip, faces, pixels, face, bary, *sizes, BLOCK=BLOCK)
+            arguments = (clip, faces, pixels, face, bary, *sizes)
+            launch(_bary_forward, _grid(pixels), *arguments, BLOCK=BLOCK, exact=True)
         return bary
 
     @staticmethod
@@ -52,10 +54,9 @@ class _Barycentrics(torch.autograd.Function):
         clip, faces, pixels, face = ctx.saved_tensors
         total = torch.zeros_like(clip)
         if pixels.shape[0]:
-            kernel: Any = _bary_backward[_grid(pixels)]  # pyright: ignore[reportIndexIssue]
             sizes = (clip.shape[1], *ctx.size, pixels.shape[0])
-            cotangent = cotangent.contiguous()
-            kernel(clip, faces, pixels, face, cotangent, total, *sizes, BLOCK=BLOCK)
+            arguments = (clip, faces, pixels, face, cotangent.contiguous(), total, *sizes)
+            launch(_bary_backward, _grid(pixels), *arguments, BLOCK=BLOCK, exact=True)
         return total, None, None, None, None, None
 
 
@@ -67,8 +68,8 @@ class _WeightedRows(torch.autograd.Function):
         count, channels = corner.shape[0], table.shape[1]
         value = table.new_empty(count, channels)
         if count and channels:
-            kernel: Any = _rows_forward[_grid(corner)]  # pyright: ignore[reportIndexIssue]
-            kernel(table, corner, weight, value, count, CHANNELS=channels, BLOCK=BLOCK)
+            arguments = (table, corner, weight, value, count)
+            launch(_rows_forward, _grid(corner), *arguments, CHANNELS=channels, BLOCK=BLOCK)
         return value
 
     @staticmethod
@@ -78,8 +79,8 @@ class _WeightedRows(torch.autograd.Function):
         grad_table, grad_weight = torch.zeros_like(table), torch.zeros_like(weight)
         count, channels = corner.shape[0], table.shape[1]
         if count and channels:
-            kernel: Any = _rows_backward[_grid(corner)]  # pyright: ignore[reportIndexIssue]
-            kernel(
+            launch(
+                _rows_backward, _grid(corner),
                 table, corner, weight, cotangent.contiguous(), grad_table, grad_weight, count,
                 CHANNELS=channels, TABLE=ctx.needs_input_grad[0], BLOCK=BLOCK,
             )  # fmt: skip
@@ -137,7 +138,7 @@ def _ratios(x0, y0, x1, y1, x2, y2):
     return r0, r1, r2, total, flat
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["vertices", "height", "width", "count"])
 def _bary_forward(
     clip_ptr, face_ptr, pixel_ptr, seen_ptr, bary_ptr, vertices, height, width, count,
     BLOCK: tl.constexpr,
@@ -161,12 +162,12 @@ def _add(grad_ptr, vertex, gx, gy, px, py, heard):
     """Add one vertex's gradient in x, y and w."""
     place = grad_ptr + vertex * 4
     kind = grad_ptr.dtype.element_ty
-    tl.atomic_add(place, gx.to(kind), mask=heard)
-    tl.atomic_add(place + 1, gy.to(kind), mask=heard)
-    tl.atomic_add(place + 3, (-(gx * px + gy * py)).to(kind), mask=heard)
+    tl.atomic_add(place, gx.to(kind), mask=heard, sem="relaxed")
+    tl.atomic_add(place + 1, gy.to(kind), mask=heard, sem="relaxed")
+    tl.atomic_add(place + 3, (-(gx * px + gy * py)).to(kind), mask=heard, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["vertices", "height", "width", "count"])
 def _bary_backward(
     clip_ptr, face_ptr, pixel_ptr, seen_ptr, cotangent_ptr, grad_ptr,
     vertices, height, width, count, BLOCK: tl.constexpr,
@@ -196,7 +197,7 @@ def _bary_backward(
     _add(grad_ptr, k, g1 * y0 - g0 * y1, g0 * x1 - g1 * x0, px, py, heard)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _rows_forward(
     table_ptr, corner_ptr, weight_ptr, value_ptr, count,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
@@ -212,7 +213,7 @@ def _rows_forward(
         tl.store(value_ptr + index * CHANNELS + channel, total, mask=alive)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _rows_backward(
     table_ptr, corner_ptr, weight_ptr, cotangent_ptr, grad_table_ptr, grad_weight_ptr, count,
     CHANNELS: tl.constexpr, TABLE: tl.constexpr, BLOCK: tl.constexpr,
@@ -229,5 +230,5 @@ def _rows_backward(
             place = row * CHANNELS + channel
             total += heard * tl.load(table_ptr + place, mask=alive, other=0.0)
             if TABLE:
-                tl.atomic_add(grad_table_ptr + place, weight * heard, mask=alive)
+                tl.atomic_add(grad_table_ptr + place, weight * heard, mask=alive, sem="relaxed")
         tl.store(grad_weight_ptr + index * 3 + side, total, mask=alive)

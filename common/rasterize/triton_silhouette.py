@@ -6,13 +6,12 @@ Most half-edges are no silhouette and wait for the longest of their program. Key
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from ..backends import launch
 from .silhouette import HALF_EDGES, LOW, REACHES, SHORTEST
 
 BLOCK = 128  # half-edges a program
@@ -31,13 +30,13 @@ def silhouettes(
     keys = torch.zeros(batch, 2, height, width, dtype=torch.int64, device=screen.device)
     count = 3 * faces.shape[0]
     if batch and count:
-        grid = (triton.cdiv(count, BLOCK), batch)
-        kernel: Any = _walk[grid]  # pyright: ignore[reportIndexIssue]
-        kernel(
+        launch(
+            _walk, (triton.cdiv(count, BLOCK), batch),
             screen.contiguous(), valid.contiguous().view(torch.uint8), faces.contiguous(),
             opposite.contiguous(), face_index.contiguous(), depth.contiguous(), keys,
             screen.shape[1], count, height, width,
             SHORTEST=SHORTEST, REACHES=REACHES, HALF_EDGES=HALF_EDGES, LOW=LOW, BLOCK=BLOCK,
+            exact=True,
         )  # fmt: skip
     return keys
 
@@ -58,7 +57,7 @@ def _side(ax, ay, bx, by, px, py):
     return (bx - ax) * (py - ay) - (by - ay) * (px - ax)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["vertices", "count", "height", "width"])
 def _walk(
     screen_ptr, valid_ptr, face_ptr, opposite_ptr, index_ptr, depth_ptr, key_ptr,
     vertices, count, height, width,
@@ -132,4 +131,4 @@ def _walk(
         key = (reach * REACHES).to(tl.int64) * LOW + (HALF_EDGES - half_edge) * 2
         key += tl.where(first, 1, 0)
         slot = key_ptr + images * 2 + tl.where(flat, 0, height * width) + one
-        tl.atomic_max(slot, key, mask=here)
+        tl.atomic_max(slot, key, mask=here, sem="relaxed")

@@ -7,13 +7,12 @@ imports triton.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from ..backends import launch
 from .zbuffer import DEPTH_STEPS, FACE_STEPS, NOTHING
 
 EDGE_STEP = tl.constexpr(2.0**-28)
@@ -25,11 +24,11 @@ def nearest(screen: Tensor, valid: Tensor, faces: Tensor, height: int, width: in
     batch, vertices, _ = screen.shape
     keys = torch.full((batch, height, width), NOTHING, dtype=torch.int64, device=screen.device)
     if batch and faces.shape[0]:
-        kernel: Any = _draw[(faces.shape[0], batch)]  # pyright: ignore[reportIndexIssue]
-        kernel(
+        launch(
+            _draw, (faces.shape[0], batch),
             screen.contiguous(), valid.contiguous().view(torch.uint8), faces.contiguous(), keys,
             vertices, height, width,
-            DEPTH_STEPS=DEPTH_STEPS, FACE_STEPS=FACE_STEPS, TILE=TILE, num_warps=1,
+            DEPTH_STEPS=DEPTH_STEPS, FACE_STEPS=FACE_STEPS, TILE=TILE, num_warps=1, exact=True,
         )  # fmt: skip
     return keys
 
@@ -57,7 +56,7 @@ def _threshold(dx, dy):
     return tl.where((dy < 0.0) | ((dy == 0.0) & (dx > 0.0)), 0.0, EDGE_STEP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["vertices", "height", "width"])
 def _draw(
     screen_ptr, valid_ptr, face_ptr, key_ptr, vertices, height, width,
     DEPTH_STEPS: tl.constexpr, FACE_STEPS: tl.constexpr, TILE: tl.constexpr,
@@ -98,4 +97,4 @@ def _draw(
             inside = inside & (z >= -1.0) & (z - 1.0 < 1e-12)
             depth = ((tl.where(inside, z, 0.0) + 1.0) * DEPTH_STEPS).to(tl.int64)
             place = key_ptr + (view * height + row) * width + col
-            tl.atomic_min(place, depth * FACE_STEPS + face, mask=inside)
+            tl.atomic_min(place, depth * FACE_STEPS + face, mask=inside, sem="relaxed")

@@ -16,6 +16,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...backends import launch
 from ...device import send
 from .reference import (
     PRIME_Y,
@@ -54,8 +55,9 @@ class _Encode(torch.autograd.Function):
         ctx.config = config
         out = x.new_empty(x.shape[0], config.width)
         if x.shape[0]:
-            kernel: Any = _forward[(triton.cdiv(x.shape[0], BLOCK), config.depth)]  # pyright: ignore[reportIndexIssue]
-            kernel(x, tables, *_layout(config, x.device), out, x.shape[0], **_sizes(config))
+            grid = (triton.cdiv(x.shape[0], BLOCK), config.depth)
+            layout = _layout(config, x.device)
+            launch(_forward, grid, x, tables, *layout, out, x.shape[0], **_sizes(config))
         return out
 
     @staticmethod
@@ -67,11 +69,11 @@ class _Encode(torch.autograd.Function):
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         grad_tables = torch.zeros_like(tables) if ctx.needs_input_grad[1] else None
         if grad_x is not None and count:
-            kernel: Any = _backward_x[(blocks,)]  # pyright: ignore[reportIndexIssue]
-            kernel(x, tables, *layout, cotangent, grad_x, count, **_sizes(config))
+            arguments = (x, tables, *layout, cotangent, grad_x, count)
+            launch(_backward_x, (blocks,), *arguments, **_sizes(config))
         if grad_tables is not None and count:
-            kernel: Any = _backward_tables[(blocks, config.depth)]  # pyright: ignore[reportIndexIssue]
-            kernel(x, *layout, cotangent, grad_tables, count, **_sizes(config))
+            arguments = (x, *layout, cotangent, grad_tables, count)
+            launch(_backward_tables, (blocks, config.depth), *arguments, **_sizes(config))
         return grad_x, grad_tables, None
 
 
@@ -130,7 +132,7 @@ def _signed(value, upper: tl.constexpr):
     return value if upper else -value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _forward(
     x_ptr, tables_ptr, resolution_ptr, offset_ptr, hashed_ptr, out_ptr, count,
     LEVELS: tl.constexpr, FEATURES: tl.constexpr,
@@ -158,7 +160,7 @@ def _forward(
         tl.store(out_ptr + (point * LEVELS + level) * FEATURES + feature, total, mask=alive)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _backward_tables(
     x_ptr, resolution_ptr, offset_ptr, hashed_ptr, cotangent_ptr, grad_tables_ptr, count,
     LEVELS: tl.constexpr, FEATURES: tl.constexpr,
@@ -184,10 +186,10 @@ def _backward_tables(
             weight = _weight(fx, corner & 1) * _weight(fy, (corner >> 1) & 1)
             weight *= _weight(fz, (corner >> 2) & 1)
             target = grad_tables_ptr + entry * FEATURES + feature
-            tl.atomic_add(target, weight * cotangent, mask=heard)
+            tl.atomic_add(target, weight * cotangent, mask=heard, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _backward_x(
     x_ptr, tables_ptr, resolution_ptr, offset_ptr, hashed_ptr, cotangent_ptr, grad_x_ptr, count,
     LEVELS: tl.constexpr, FEATURES: tl.constexpr,
