@@ -7,9 +7,9 @@
 Parts: `tests` (those marked gpu), `toybox` (the default run, by stage, with its scores), `steps`
 (full-size steps of both stages under random weights, and each preset of memory on a card that is
 played by a limit), `kernels` (each twin against plain torch, and against the card's bandwidth),
-`training` (images a second). Every part runs in processes of its own under a time limit, and what
-it has found is in FOLDER/gpu.json and FOLDER/gpu.md as soon as it is found. `--write` puts the
-tables into RESULTS.md.
+`training` (images a second), `options` (steps with what may be switched on for speed). Every part
+runs in processes of its own under a time limit, and what it has found is in FOLDER/gpu.json and
+FOLDER/gpu.md as soon as it is found. `--write` puts the tables into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,7 +47,23 @@ PRESETS = (
     ("if", "coarse", "16"),
     ("sdxl", "fine", "8"),
 )
-LIMITS_S = {"tests": 120.0, "toybox": 150.0, "steps": 45.0, "kernels": 60.0, "training": 45.0}
+OPTIONS = (
+    ("sd15", "coarse", "networks=tf32"),
+    ("sd15", "coarse", "networks=bfloat16"),
+    ("sd15", "fine", "vae_dtype=bfloat16"),
+    ("sd15", "fine", "channels_last=true"),
+    ("sd15", "fine", "vae_dtype=bfloat16 channels_last=true"),
+    ("sd15", "fine", "compile=kernels"),
+    ("sd15", "fine", "compile=graphs"),
+)
+LIMITS_S = {
+    "tests": 120.0,
+    "toybox": 150.0,
+    "steps": 45.0,
+    "kernels": 60.0,
+    "training": 45.0,
+    "options": 90.0,
+}
 PATIENCE = 20  # times as long for a dry run, on whatever else the CPU has to do
 TINY_RUN = [
     *("coarse.steps=4", "coarse.samples=16", "coarse.field.grid.levels=4"),
@@ -121,13 +138,13 @@ class Found:
         with log.open("ab") as errors:
             process = subprocess.Popen(
                 [sys.executable, *program], stdout=subprocess.PIPE, stderr=errors,
-                env=environment, text=True, cwd=ROOT,
+                env=environment, text=True, cwd=ROOT, start_new_session=True,
             )  # fmt: skip
             try:
                 output, _ = process.communicate(timeout=seconds)
                 ended = f"exit code {process.returncode}" if process.returncode else ""
             except subprocess.TimeoutExpired:
-                process.kill()
+                _end(process)
                 output, _ = process.communicate()
                 ended = f"cut off after {seconds:.0f} s"
         for line in output.splitlines():
@@ -138,6 +155,14 @@ class Found:
                     file.write(line + "\n")
         if ended:
             yield {"what": " ".join(program[1:4]), "ended": f"{ended}; see {log.name}"}
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and those that it has begun, which would keep its output open."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def card() -> str:
@@ -201,10 +226,20 @@ def run_toybox(found: Found, dry: bool) -> None:
 def run_steps(found: Found, dry: bool) -> None:
     """Full-size steps, then each preset of memory."""
     cases = [*((*pair, "none") for pair in MODELS), *PRESETS]
-    for model, stage, vram in [cases[0], cases[2], cases[4]] if dry else cases:
+    for model, stage, vram in cases[:1] if dry else cases:
         program = [str(HERE / "gpu_step.py"), model, stage, vram, *(["--dry"] if dry else [])]
         for row in found.child("steps", program, LIMITS_S["steps"]):
             found.add("steps", row)
+
+
+def run_options(found: Found, dry: bool) -> None:
+    """Full-size steps with one option each, to be held against those of `steps` without it."""
+    for model, stage, chosen in [("if", "coarse", "networks=bfloat16")] if dry else OPTIONS:
+        program = [str(HERE / "gpu_step.py"), model, stage, "none", *(["--dry"] if dry else [])]
+        for row in found.child(
+            "options", [*program, "--set", *chosen.split()], LIMITS_S["options"]
+        ):
+            found.add("options", row)
 
 
 def run_kernels(found: Found, dry: bool) -> None:
@@ -262,6 +297,7 @@ PARTS: dict[str, Callable[[Found, bool], None]] = {
     "steps": run_steps,
     "kernels": run_kernels,
     "training": run_training,
+    "options": run_options,
 }
 
 

@@ -1,9 +1,10 @@
 """One row of `gpu.py`: steps of a stage judged by a model of a published size, random weights.
 
-    python benchmarks/gpu_step.py sd15|sdxl|if coarse|fine none|8|12|16|24 [--dry]
+    python benchmarks/gpu_step.py sd15|sdxl|if coarse|fine none|8|12|16|24 [--dry] [--set KEY=VALUE]
 
 A preset of memory is measured on a card that a limit plays (`set_per_process_memory_fraction`).
-Prints one JSON line.
+`--set` chooses a setting of the prior, or of `backends`; whether the result allows it is seen in
+the norm of the gradient beside that without it. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from full_size import GIB, peak_gib, sphere
@@ -19,6 +21,8 @@ from large_models import prior_of, texts
 from torch import Tensor
 
 from maquette.coarse.nerf import Nerf
+from maquette.common import backends
+from maquette.common.config.backends import BackendsConfig
 from maquette.common.config.models import CoarseConfig, FineConfig
 from maquette.common.config.priors import PriorConfig
 from maquette.common.errors import UserError
@@ -42,21 +46,27 @@ def main() -> None:
     parser.add_argument("stage", choices=("coarse", "fine"))
     parser.add_argument("vram", choices=("none", "8", "12", "16", "24"))
     parser.add_argument("--dry", action="store_true")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     device = torch.device("cpu" if options.dry else "cuda")
     if options.vram != "none" and device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, int(options.vram) * GIB / whole))
     row = {"model": options.model, "stage": options.stage, "vram": options.vram}
+    row["set"] = " ".join(options.set)
+    chosen: dict[str, Any] = dict(pair.split("=", 1) for pair in options.set)
+    ours = {key: chosen.pop(key) for key in BackendsConfig.model_fields if key in chosen}
+    backends.use(BackendsConfig.model_validate(ours))
     try:
-        row |= measure(options.model, options.stage, options.vram, device, options.dry)
+        prior = PriorConfig.model_validate({"name": options.model, "vram": options.vram, **chosen})
+        row |= measure(options.model, options.stage, prior, device, options.dry)
     except UserError as error:
         row["ended"] = str(error)
     print(json.dumps(row))
 
 
-def measure(model, stage: str, vram, device: torch.device, dry: bool) -> dict:
-    """Milliseconds of a step and of all in it but the model, and the peak of memory."""
+def measure(model, stage: str, options: PriorConfig, device: torch.device, dry: bool) -> dict:
+    """Milliseconds of a step and of all in it but the model, the peak of memory, the gradient."""
     torch.manual_seed(0)
     make = coarse if stage == "coarse" else fine
     render, learner = make(device, dry)
@@ -67,13 +77,16 @@ def measure(model, stage: str, vram, device: torch.device, dry: bool) -> dict:
         return render(index, views).image.square().mean()
 
     outside = timed(lambda index: learner.descend(plain(index), index, 100), device, repeats)
-    prior = prior_of(model, device, PriorConfig(name=model, vram=vram), tiny=dry)
+    prior = prior_of(model, device, options, tiny=dry)
     judge = ScoreDistillation(prior, TextConditioner(texts(model, prior)), SDS(), steps=100)
 
     def judged(index: int) -> None:
         with judge.memory_advice():
             learner.descend(judge(render(index, views), index).loss, index, 100)
 
+    torch.manual_seed(1)
+    judged(0)
+    slopes = [p.grad.norm() for m in learner.modules.values() for p in slopes_of(m)]
     step = timed(judged, device, repeats)
     learner.check()
     return {
@@ -83,7 +96,13 @@ def measure(model, stage: str, vram, device: torch.device, dry: bool) -> dict:
         "peak, GiB": peak_gib(device),
         "rows at once": prior.rows_at_once or "all",
         "offload": prior.options.offload,
+        "gradient's norm": float(torch.stack(slopes).norm()),
     }
+
+
+def slopes_of(module: torch.nn.Module) -> list[Any]:
+    """The parameters that have a gradient."""
+    return [p for p in module.parameters() if p.grad is not None]
 
 
 def timed(work: Callable[[int], object], device: torch.device, repeats: int) -> float:

@@ -18,7 +18,12 @@ from maquette.common.guidance.prompts import ViewPrompts
 from maquette.common.guidance.prompts_cache import KnownTexts
 from maquette.common.priors.base import TextEmbedding
 from maquette.common.priors.latent_unet import SDXLPrior, StableDiffusionPrior
-from maquette.common.priors.loading import choose_dtype, choose_offload, save_memory
+from maquette.common.priors.loading import (
+    choose_dtype,
+    choose_offload,
+    place_vae,
+    save_memory,
+)
 from maquette.common.priors.pixel_unet import PixelUNetPrior
 from maquette.common.priors.pretrained import LoadedPipeline, PretrainedPrior
 
@@ -93,6 +98,7 @@ def prior_of(
         widths = (32,) * 4 if tiny else (128, 256, 512, 512)
         half = torch.float32 if dtype == torch.float16 else dtype
         parts.vae = filled(lambda: autoencoder(diffusers, widths), device, half)
+        place_vae(parts.vae, options, device)
     chosen = choose_offload(options, parts, unet, device)
     loaded = LoadedPipeline(parts, f"{name}, random weights", None, chosen, device, dtype)
     prior = ADAPTERS[name](loaded)

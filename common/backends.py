@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -40,6 +41,15 @@ def use(config: BackendsConfig) -> None:
     _by_hand.clear()
     _picked.clear()
     _by_hand.update({part: name for part, name in dict(config).items() if name != "auto"})
+    precision = "high" if config.networks == "tf32" else "highest"
+    if torch.get_float32_matmul_precision() != precision:
+        torch.set_float32_matmul_precision(precision)
+
+
+def multiplying(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which small networks multiply as `backends.networks` says."""
+    bfloat16 = _by_hand.get("networks") == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext()
 
 
 def pick(

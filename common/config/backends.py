@@ -21,3 +21,6 @@ class BackendsConfig(Part):
     interpolation: Literal["auto", "torch", "numba", "triton"] = "auto"
     antialiasing: Literal["auto", "torch", "numba", "triton"] = "auto"
     tetrahedra: Literal["auto", "torch", "numba"] = "auto"
+    networks: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """How the small networks of field and texture multiply; `tf32` is for GPUs, and holds for all
+    that multiplies in float32 there."""

@@ -13,6 +13,8 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Offload = Literal["none", "model", "group"]
 Vram = Literal["none", "8", "12", "16", "24", "auto"]
 Space = Literal["pixel", "latent"]
+VaeDtype = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["none", "kernels", "graphs"]
 
 
 def parse_lora(text: str) -> tuple[str, float]:
@@ -67,6 +69,9 @@ class PriorConfig(Part):
     dtype: Dtype = "auto"
     """Of denoiser and text encoders; `auto` is float32 on the CPU, on CUDA float16 for U-Nets and
     bfloat16 for flow models. With float16 the VAE stays in float32."""
+    vae_dtype: VaeDtype = "auto"
+    """Of the VAE; `auto` is the denoiser's, and float32 beside float16, in which many overflow.
+    `bfloat16` halves its memory; float32 is taken where the device has no units for it."""
     resolution: Annotated[int, Field(ge=8, le=8192)] | None = None
     """Height and width in pixels of what the model sees; null is the model's own."""
     loras: Loras = []
@@ -91,5 +96,12 @@ class PriorConfig(Part):
     rows_at_once: Count | None = None
     """Most rows (views times conditions) that the denoiser takes in one call; null is all of them,
     and half as many whenever the card's memory runs out."""
-    compile: bool = False
-    """Run the denoiser through torch.compile."""
+    channels_last: bool = False
+    """Denoiser and VAE keep the channels of a pixel side by side, as fast convolutions of many
+    GPUs want them in half precision."""
+    compile: Annotated[
+        Compile,
+        BeforeValidator(lambda v: ("kernels" if v else "none") if isinstance(v, bool) else v),
+    ] = "none"
+    """Run the denoiser through torch.compile: `kernels` fuses its operations, `graphs` also
+    replays it as a CUDA graph, which wants `offload: none`. The first step takes a minute."""

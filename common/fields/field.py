@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backends import multiplying
 from ..config.fields import HashGridConfig
 from .hashgrid import HashGrid, extend
 
@@ -47,7 +48,10 @@ class HashField(nn.Module):
         return self.grid((points / (2.0 * EXTENT) + 0.5).clamp(0.0, 1.0))
 
     def forward(self, points: Tensor) -> Tensor:
-        return self.out(F.relu(self.hidden(self.encode(points))))
+        features = self.encode(points)
+        with multiplying(points.device):
+            raw = self.out(F.relu(self.hidden(features)))
+        return raw.to(features.dtype)
 
 
 def grow(field: HashField, extra_levels: int) -> HashField:

@@ -264,6 +264,7 @@ def _pretrained(
         _tell_of_cuts(run, prior.truncation_notes)
     for note in prior.notes:
         run.warn(note)
+    prior.tell = run.warn
     if own or not keeping():
         prior.free_text_encoder()
     known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})

@@ -77,6 +77,7 @@ def load_prior(
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
             module.requires_grad_(False).eval()
+    place_vae(getattr(pipeline, "vae", None), options, device)
     options = choose_offload(options, pipeline, denoiser, device)
     autocast = mixed and computes_bf16(device)
     if autocast and device.type == "cpu":
@@ -125,6 +126,14 @@ def choose_dtype(options: PriorConfig, family: Family, device: torch.device) -> 
             assert_never(unreachable)
     lacking = wanted == torch.bfloat16 and device.type == "cuda" and not computes_bf16(device)
     return torch.float16 if lacking else wanted
+
+
+def place_vae(vae: torch.nn.Module | None, options: PriorConfig, device: torch.device) -> None:
+    """Give a loaded VAE the dtype that the user chose; `auto` leaves it as it was loaded."""
+    if vae is None or options.vae_dtype == "auto":
+        return
+    wide = options.vae_dtype == "float32" or (device.type == "cuda" and not computes_bf16(device))
+    vae.to(torch.float32 if wide else torch.bfloat16)
 
 
 def dtype_note(options: PriorConfig, family: Family, device: torch.device) -> str | None:
@@ -333,7 +342,16 @@ def save_memory(prior: PretrainedPrior, options: PriorConfig) -> None:
             prior.vae.enable_gradient_checkpointing()
     if options.attention_slicing:
         prior.pipeline.enable_attention_slicing()
-    if options.compile:
-        prior.denoiser.compile()
+    if options.channels_last:
+        for module in (prior.denoiser, prior.vae):
+            if module is not None:
+                module.to(memory_format=torch.channels_last)
+    if options.compile == "graphs" and options.offload != "none":
+        raise UserError(
+            f"compile: graphs replays the denoiser where it lies, and offload {options.offload} "
+            "moves it; give compile kernels, or offload none (and vram none)"
+        )
+    if options.compile != "none":
+        prior.denoiser.compile(mode="reduce-overhead" if options.compile == "graphs" else None)
     if options.offload == "group":
         stream_layers(prior.denoiser, prior.device)

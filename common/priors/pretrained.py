@@ -119,6 +119,7 @@ class PretrainedPrior(Prior):
         truncation_notes: one line for every prompt that was longer than an encoder takes.
         notes: what else is to be told: weights left out, a LoRA that fits in part, prompts whose
             signs an encoder doesn't read.
+        tell: hears of what is found out later; the run's warning, once there is a run.
     """
 
     family: str
@@ -135,6 +136,7 @@ class PretrainedPrior(Prior):
         self.rows_at_once = loaded.options.rows_at_once
         self.truncation_notes: list[str] = []
         self.notes: list[str] = []
+        self.tell: Callable[[str], None] = log.warning
         self.takes_camera = False
 
     @abstractmethod
@@ -311,32 +313,42 @@ class PretrainedPrior(Prior):
         nothing left to halve.
         """
         total = len(x_t)
-        while True:
-            at_once = min(self.rows_at_once or total, total)
-            found = self._tried(x_t, t, condition, at_once)
-            if found is not None:
-                return found
+        tried = at_once = min(self.rows_at_once or total, total)
+        while (found := self._tried(x_t, t, condition, at_once)) is None:
             # Outside of the error's own block, which would keep what the failed call has made.
-            self.rows_at_once = max(self.group, at_once // 2 // self.group * self.group)
+            at_once = max(self.group, at_once // 2 // self.group * self.group)
+            self.rows_at_once = at_once
             release()
-            log.warning(
-                "%s ran out of the device's memory with %d rows; it takes %d at a time from now on",
-                self.options.name, at_once, self.rows_at_once,
-            )  # fmt: skip
+        if at_once < tried:
+            self.tell(
+                f"{self.options.name} ran out of the device's memory with {tried} rows; it takes "
+                f"{at_once} at a time from now on, which is slower and gives the same answer "
+                f"(prior.rows_at_once={at_once} begins so)"
+            )
+        return found
 
     def _tried(self, x_t: Tensor, t: Tensor, condition: Condition, at_once: int) -> Tensor | None:
         """The rows' noise, or None where memory ran out and fewer rows are worth a try."""
         starts = range(0, len(x_t), at_once)
         try:
             if len(starts) == 1:
-                return self.denoise(x_t, t, condition)
+                return self._denoised(x_t, t, condition)
             parts = [slice(start, start + at_once) for start in starts]
             rows = range(len(x_t))
-            return torch.cat([self.denoise(x_t[p], t[p], condition.select(rows[p])) for p in parts])
+            return torch.cat(
+                [self._denoised(x_t[p], t[p], condition.select(rows[p])) for p in parts]
+            )
         except torch.OutOfMemoryError:
             if at_once <= self.group:
                 raise
             return None
+
+    def _denoised(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """`denoise`; what a CUDA graph gives is copied out of where its next replay writes."""
+        if self.options.compile != "graphs":
+            return self.denoise(x_t, t, condition)
+        torch.compiler.cudagraph_mark_step_begin()
+        return self.denoise(x_t, t, condition).clone()
 
     def memory_advice(self) -> AbstractContextManager[None]:
         return out_of_memory_advice(self.options)

@@ -23,7 +23,7 @@ from .progress import say
 FILE = "made-from.json"
 MEMORY = (
     *("vram", "offload", "text_on_cpu", "attention_slicing", "vae_slicing", "vae_tiling"),
-    *("checkpoint_vae", "compile"),
+    *("checkpoint_vae", "compile", "channels_last"),
 )
 """Settings of a prior that change how it is computed, and not what."""
 

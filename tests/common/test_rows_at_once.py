@@ -45,16 +45,19 @@ def loaded(folder: Path, **options) -> PretrainedPrior:
     return load_prior(PriorConfig(name=str(folder), resolution=RESOLUTION, **options))
 
 
-def test_rows_are_halved_until_they_fit_and_stay_so(folder: Path, caplog) -> None:
+def test_rows_are_halved_until_they_fit_and_stay_so(folder: Path) -> None:
     prior = loaded(folder)
+    told: list[str] = []
+    prior.tell = told.append
     whole = asked(prior)
     sizes = small(prior, 2)
     assert torch.allclose(asked(prior), whole, atol=1e-5)
     assert sizes == [5, 2, 2, 1]
     assert prior.rows_at_once == 2
-    assert "2 at a time" in caplog.text
     asked(prior)
     assert sizes[4:] == [2, 2, 1]
+    assert len(told) == 1  # once, however often it was halved and whatever comes after
+    assert "with 5 rows; it takes 2 at a time" in told[0]
 
 
 def test_the_user_may_say_how_many(folder: Path) -> None:
