@@ -5,7 +5,8 @@ length delta_i = t_end - t_start, so the optical depth tau_i = sigma_i delta_i; 
 exp(-tau_i) of the light that reaches it, the transmittance T_i, and its weight is
 w_i = T_i (1 - exp(-tau_i)) = T_i - T_{i+1}.
 
-Samples are packed: S samples of R rays one ray after another, `ray_indices` `[S]` ascending. In
+Samples are packed: S samples of R rays one ray after another, `ray_indices` `[S]` ascending; those
+of ray R, at the end, are rows that stayed empty (`common.rooms`), and weigh nothing. In
 float32 compiled loops do the work, each ray owned by one iteration; on the CPU the bits repeat
 whatever the number of threads. Any other dtype, or a device without them, takes the torch
 functions.
@@ -22,6 +23,7 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..common import rooms
 from ..common.backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
 
 
@@ -93,7 +95,7 @@ def torch_weights(optical_depth: Tensor, ray_indices: Tensor, num_rays: int) -> 
     """
     tau = optical_depth.double()
     before = tau.cumsum(0) - tau
-    count = ray_indices.new_zeros(num_rays)  # not bincount, which waits for a GPU
+    count = ray_indices.new_zeros(num_rays + 1)  # not bincount, which waits for a GPU
     count = count.index_add(0, ray_indices, torch.ones_like(ray_indices))
     first = (count.cumsum(0) - count)[ray_indices]
     transmittance = torch.exp(-(before - before[first]))
@@ -102,8 +104,8 @@ def torch_weights(optical_depth: Tensor, ray_indices: Tensor, num_rays: int) -> 
 
 def torch_accumulate(weights: Tensor, values: Tensor, ray_indices: Tensor, num_rays: int) -> Tensor:
     """`accumulate` in plain torch; on CUDA the order of each sum is the GPU's own choice."""
-    total = weights.new_zeros(num_rays, values.shape[1])
-    return total.index_add(0, ray_indices, weights[:, None] * values)
+    total = weights.new_zeros(num_rays + 1, values.shape[1])
+    return total.index_add(0, ray_indices, weights[:, None] * values)[:num_rays]
 
 
 def _ray_offsets(samples: Tensor, ray_indices: Tensor, num_rays: int) -> np.ndarray | None:
@@ -117,7 +119,7 @@ def _ray_offsets(samples: Tensor, ray_indices: Tensor, num_rays: int) -> np.ndar
             "ray_indices: expected one index for each of [S] samples, got "
             f"{list(ray_indices.shape)} for {list(samples.shape)}"
         )
-    if samples.device.type != "cpu":
+    if samples.device.type != "cpu" or rooms.now() is not None:
         return None
     offsets = np.zeros(num_rays + 1, dtype=np.int64)
     wrong = _count_samples(ray_indices.to(torch.int64).contiguous().numpy(), offsets)

@@ -101,8 +101,11 @@ class Nerf:
         facing = step_schedule(weights.orientation, step)
         if facing == 0.0:
             return total
-        share = ranks.share_of(rendered.normals.shape[0], rendered.opacity.device)
-        if rendered.normals.shape[0] > 0:
+        rays, hits = rendered.normals.shape[0], rendered.hits
+        share = ranks.share_of(hits if rays else 0, rendered.opacity.device)
+        if rays > 0:
+            if isinstance(hits, Tensor):  # a mean over all rays, most of them zero
+                share = share * rays / hits.clamp_min(1)
             total = total + facing * share * orientation_loss(
                 rendered.normals, rendered.directions, rendered.hit_opacity
             )

@@ -23,6 +23,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ..common import rooms
 from ..common.backends import (
     Twin,
     everywhere,
@@ -45,7 +46,8 @@ AT_ONCE = 2**23  # midpoints that plain torch looks at in one go
 class Samples:
     """S stretches of R rays, packed: ray after ray, along each ray from near to far.
 
-    ray_indices: the ray of each stretch, int64 `[S]`, ascending.
+    ray_indices: the ray of each stretch, int64 `[S]`, ascending; R for rows that stayed empty (see
+    `common.rooms`), which come last and have no length.
     t_starts, t_ends: distances along the ray, float32 `[S]`.
     """
 
@@ -55,6 +57,24 @@ class Samples:
 
     def __len__(self) -> int:
         return self.ray_indices.shape[0]
+
+    def points(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """The middle of each stretch in the world `[S, 3]`; some place for a row that is empty."""
+        ray = self.ray_indices
+        if rooms.now() is not None:
+            ray = ray.clamp_max(origins.shape[0] - 1)
+        return origins[ray] + self.midpoints[:, None] * directions[ray]
+
+    def kept(self, mask: Tensor, num_rays: int) -> Samples:
+        """Those that a mask `[S]` is true for."""
+        if rooms.now() is None:
+            place = indices_of(mask)
+            return Samples(self.ray_indices[place], self.t_starts[place], self.t_ends[place])
+        place = rooms.places_of(mask & (self.ray_indices < num_rays), ("samples", num_rays))
+        there, place = place < len(self), place.clamp_max(len(self) - 1)
+        starts, ends = self.t_starts[place], self.t_ends[place]
+        ray = torch.where(there, self.ray_indices[place], num_rays)
+        return Samples(ray, torch.where(there, starts, 0.0), torch.where(there, ends, 0.0))
 
     @property
     def midpoints(self) -> Tensor:
@@ -109,13 +129,13 @@ def twin(device: torch.device | str) -> Twin:
     obstacles = {
         "numba": numba_obstacle,
         "triton": triton_obstacle,
-        "nerfacc": _nerfacc_obstacle,
+        "nerfacc": nerfacc_obstacle,
         "torch": everywhere,
     }
     return pick("ray_marching", device, obstacles)
 
 
-def _nerfacc_obstacle(device: torch.device) -> str | None:
+def nerfacc_obstacle(device: torch.device) -> str | None:
     """Why nerfacc's sampler can't run on a device; on CUDA its code is built at the first use."""
     return "its sampler runs on CUDA only" if device.type != "cuda" else _tried_nerfacc(device)
 

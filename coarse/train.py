@@ -64,7 +64,7 @@ def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> 
         cameras, lights = sample_views(
             config.camera, config.light, config.views, index, device, judges.group
         )
-        with judges.memory_advice():
+        with learner.step(device), judges.memory_advice():
             views, own = scene.render(cameras, lights, index)
             judged = judges(views, index)
             loss = judged.loss + own

@@ -15,7 +15,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..common.backends import launch
+from ..common.device import launch
 
 BLOCK = 64  # samples of a ray at once
 WARPS = 2  # as many lanes
@@ -46,7 +46,7 @@ class _Weights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, density: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
         density, lengths = density.contiguous(), lengths.contiguous()
-        found, passed = torch.empty_like(density), torch.empty_like(density)
+        found, passed = torch.zeros_like(density), torch.zeros_like(density)
         rays = offsets.shape[0] - 1
         if rays and density.shape[0]:
             arguments = (density, lengths, offsets, found, passed)
@@ -58,7 +58,7 @@ class _Weights(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
         lengths, offsets, found, passed = ctx.saved_tensors
-        grad, rays = torch.empty_like(lengths), offsets.shape[0] - 1
+        grad, rays = torch.zeros_like(lengths), offsets.shape[0] - 1
         if rays and lengths.shape[0]:
             arguments = (cotangent.contiguous(), lengths, offsets, found, passed, grad)
             launch(_weights_backward, (rays,), *arguments, BLOCK=BLOCK, num_warps=WARPS)
@@ -91,7 +91,8 @@ class _Accumulate(torch.autograd.Function):
             launch(
                 _accumulate_backward, (triton.cdiv(count, FLAT_BLOCK),),
                 weights, values, ray_indices.contiguous(), cotangent.contiguous(),
-                grad_weights, grad_values, count, CHANNELS=channels, BLOCK=FLAT_BLOCK,
+                grad_weights, grad_values, count, cotangent.shape[0],
+                CHANNELS=channels, BLOCK=FLAT_BLOCK,
             )  # fmt: skip
         return grad_weights, grad_values, None, None
 
@@ -165,19 +166,20 @@ def _accumulate_forward(
     tl.store(total_ptr + ray * channels + channel, total, mask=channel < channels)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit(do_not_specialize=["count", "rays"])
 def _accumulate_backward(
-    weight_ptr, value_ptr, ray_ptr, cotangent_ptr, grad_weight_ptr, grad_value_ptr, count,
+    weight_ptr, value_ptr, ray_ptr, cotangent_ptr, grad_weight_ptr, grad_value_ptr, count, rays,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Each sample hears its own ray's cotangent."""
+    """Each sample hears its own ray's cotangent, and one of ray `rays` nothing."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     alive = index < count
     ray = tl.load(ray_ptr + index, mask=alive, other=0)
     weight = tl.load(weight_ptr + index, mask=alive, other=0.0)
     total = tl.zeros([BLOCK], dtype=tl.float32)
     for channel in tl.static_range(CHANNELS):
-        heard = tl.load(cotangent_ptr + ray * CHANNELS + channel, mask=alive, other=0.0)
+        of_a_ray = alive & (ray < rays)
+        heard = tl.load(cotangent_ptr + ray * CHANNELS + channel, mask=of_a_ray, other=0.0)
         place = index * CHANNELS + channel
         total += heard * tl.load(value_ptr + place, mask=alive, other=0.0)
         tl.store(grad_value_ptr + place, heard * weight, mask=alive)

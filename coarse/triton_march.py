@@ -14,8 +14,8 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from ..common.backends import launch
-from ..common.device import size_of
+from ..common import rooms
+from ..common.device import launch, size_of
 
 BLOCK = 128  # stretches of a ray at once
 
@@ -32,7 +32,8 @@ def march(
     """Ray indices, starts and ends of the kept stretches; arguments as in `ray_marching.march`.
 
     Counts the stretches of each ray, then writes them where they belong. The one number that is
-    read back is how many there are.
+    read back is how many there are; within `rooms.Rooms.held` there is room for some, and rows that
+    stay empty are of ray R.
     """
     rays = origins.shape[0]
     common = (
@@ -48,15 +49,16 @@ def march(
     sizes: Any = {"SX": x, "SY": y, "SZ": z, "BLOCK": BLOCK, "exact": True}
     counts = torch.zeros(rays, dtype=torch.int64, device=origins.device)
     unused = (counts, common[0], common[0])
-    launch(_march, (rays,), *common, step, counts, *unused, WRITE=False, **sizes)
+    launch(_march, (rays,), *common, step, counts, *unused, 0, WRITE=False, **sizes)
     stops = counts.cumsum(0)
-    total = size_of(stops[-1])
-    ray_indices = torch.empty(total, dtype=torch.int64, device=origins.device)
-    starts, ends = torch.empty_like(origins[:, 0]).new_empty(2, total).unbind(0)
+    held = rooms.now()
+    total = size_of(stops[-1]) if held is None else held.take(("stretches", rays), stops[-1])
+    ray_indices = torch.full((total,), rays, dtype=torch.int64, device=origins.device)
+    starts, ends = origins.new_zeros(2, total).unbind(0)
     if total:
         first = stops - counts
         written = (ray_indices, starts, ends)
-        launch(_march, (rays,), *common, step, first, *written, WRITE=True, **sizes)
+        launch(_march, (rays,), *common, step, first, *written, total, WRITE=True, **sizes)
     return ray_indices, starts, ends
 
 
@@ -80,10 +82,10 @@ def _cell(origin, direction, middle, low, high, size: tl.constexpr):
     return place.to(tl.int64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["room"])
 def _march(
     origin_ptr, direction_ptr, occupied_ptr, box_ptr, near_ptr, far_ptr, step,
-    first_ptr, ray_ptr, start_ptr, end_ptr,
+    first_ptr, ray_ptr, start_ptr, end_ptr, room,
     WRITE: tl.constexpr, BLOCK: tl.constexpr,
     SX: tl.constexpr, SY: tl.constexpr, SZ: tl.constexpr,
 ):  # fmt: skip
@@ -124,9 +126,10 @@ def _march(
         kept = (alive & (keep != 0)).to(tl.int32)
         if WRITE:
             place = found + tl.cumsum(kept, 0) - 1
-            tl.store(ray_ptr + place, ray, mask=kept != 0)
-            tl.store(start_ptr + place, t, mask=kept != 0)
-            tl.store(end_ptr + place, t + step, mask=kept != 0)
+            fits = (kept != 0) & (place < room)
+            tl.store(ray_ptr + place, ray, mask=fits)
+            tl.store(start_ptr + place, t, mask=fits)
+            tl.store(end_ptr + place, t + step, mask=fits)
         found += tl.sum(kept, 0)
     if not WRITE:
         tl.store(first_ptr + ray, found)

@@ -46,6 +46,11 @@ def use(config: BackendsConfig) -> None:
         torch.set_float32_matmul_precision(precision)
 
 
+def sets_aside(device: torch.device) -> bool:
+    """Whether steps on a device get rows set aside instead of asking it for sizes."""
+    return device.type != "cpu" and "sizes" not in _by_hand
+
+
 def multiplying(device: torch.device) -> AbstractContextManager[object]:
     """A context in which small networks multiply as `backends.networks` says."""
     bfloat16 = _by_hand.get("networks") == "bfloat16"
@@ -120,18 +125,6 @@ def _tried(device: torch.device) -> str | None:
         return probe.problem(device)
     except Exception as error:  # whatever it is: another twin runs in its place
         return first_line(error)
-
-
-def launch(
-    kernel: Any, grid: tuple[int, ...], *arguments: Any, exact: bool = False, **options: Any
-) -> None:
-    """Run a Triton kernel on the device of its first argument; Triton itself takes the current GPU.
-
-    exact: every product and sum is rounded by itself, as on the CPU, where the GPU would else fuse
-    them: so that two variants of a kernel, and two faces at an edge, decide alike.
-    """
-    with torch.cuda.device_of(arguments[0]):
-        kernel[grid](*arguments, enable_fp_fusion=not exact, **options)
 
 
 def first_line(error: BaseException) -> str:

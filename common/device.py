@@ -149,6 +149,18 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device, non_blocking=tensor.device.type == "cpu")
 
 
+def launch(
+    kernel: Any, grid: tuple[int, ...], *arguments: Any, exact: bool = False, **options: Any
+) -> None:
+    """Run a Triton kernel on the device of its first argument; Triton itself takes the current GPU.
+
+    exact: every product and sum is rounded by itself, as on the CPU, where the GPU would else fuse
+    them: so that two variants of a kernel, and two faces at an edge, decide alike.
+    """
+    with torch.cuda.device_of(arguments[0]):
+        kernel[grid](*arguments, enable_fp_fusion=not exact, **options)
+
+
 class Waiting:
     """Where a step may wait for its device: for how large what follows is, and nothing else.
 

@@ -128,7 +128,7 @@ def drawn(draw: Callable[..., Tensor], own: int, *rest: int, **options: Any) -> 
     return every[_now.index * own : (_now.index + 1) * own]
 
 
-def share_of(count: int, device: torch.device) -> float | Tensor:
+def share_of(count: int | Tensor, device: torch.device) -> float | Tensor:
     """What a mean over `count` things here weighs in the mean over all processes' things.
 
     The mean of the processes' means so weighed is the mean over everything.
@@ -138,7 +138,8 @@ def share_of(count: int, device: torch.device) -> float | Tensor:
     import torch
     from torch import distributed
 
-    total = torch.tensor([float(count)]).to(device, non_blocking=True)
+    own = count.float() if isinstance(count, torch.Tensor) else torch.tensor(float(count))
+    total = own.reshape(1).to(device, non_blocking=True, copy=True)
     distributed.all_reduce(total)
     return count * _now.count / total[0].clamp_min(1.0)
 

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..common.backends import Twin, everywhere, numba_obstacle, pick
-from ..common.device import Waiting, constant, indices_of
+from ..common import rooms
+from ..common.backends import Twin, everywhere, first_line, numba_obstacle, pick
+from ..common.device import Waiting, constant
 from ..common.errors import UserError
 from .tetgrid import TetGrid
 
@@ -52,6 +54,12 @@ CORNERS = tuple((*case, *((0, 0, 0),) * (2 - len(case))) for case in TRIANGLES)
 _COUNT = np.array(COUNTS, dtype=np.int64)
 _EDGES = np.array(TET_EDGES, dtype=np.int64)
 _CORNERS = np.array(CORNERS, dtype=np.int64)
+
+
+KAOLIN_MISSING = (
+    "kaolin isn't installed, or not for this torch; install it as its pages say (the package of "
+    "that name in the public registry is a placeholder)"
+)
 
 
 class Isosurface(NamedTuple):
@@ -105,10 +113,10 @@ def grid_surface(
     if tuple(sdf.shape) != (side**3,):
         raise ValueError(f"sdf: expected [{side**3}], got {list(sdf.shape)}")
     inside = sdf < 0
-    cells = grid.active_cells(inside.view(side, side, side))
     match backend:
         case "own":
-            faces, edges = connectivity(inside, grid.tets(cells))
+            tets, there = _tets(grid, grid.active_cells(inside.view(side, side, side)))
+            faces, edges = connectivity(inside, tets, there)
             ends = edges.reshape(-1)
             vertices = grid.vertices(ends).to(sdf.dtype)
             if raw_offset is not None:
@@ -119,9 +127,33 @@ def grid_surface(
             vertices = grid.vertices(device=sdf.device).to(sdf.dtype)
             if raw_offset is not None:
                 vertices = grid.deform(vertices, raw_offset)
+            with rooms.asking():
+                cells = grid.active_cells(inside.view(side, side, side))
             return _kaolin_marching_tetrahedra(vertices, sdf, grid.tets(cells))
         case _:
             assert_never(backend)
+
+
+def _tets(grid: TetGrid, cells: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The tetrahedra of cells `[6M, 4]`, and which of them are of one that is there."""
+    if rooms.now() is None:
+        return grid.tets(cells), None
+    count = grid.resolution**3
+    there = (cells < count)[:, None].expand(-1, 6).reshape(-1)
+    return grid.tets(cells.clamp_max(count - 1)), there
+
+
+def kaolin_obstacle(device: torch.device) -> str | None:
+    """Why kaolin's marching tetrahedra can't run on a device; asked by letting them cut one."""
+    vertices = torch.eye(4, 3, device=device)
+    sdf = torch.tensor([-1.0, 1.0, 1.0, 1.0], device=device)
+    try:
+        found = _kaolin_marching_tetrahedra(vertices, sdf, torch.arange(4, device=device)[None])
+    except UserError:
+        return KAOLIN_MISSING
+    except Exception as error:  # built for another torch, or another card
+        return f"kaolin doesn't run here ({first_line(error)})"
+    return None if found.faces.shape[0] == 1 else "kaolin's gives wrong faces here"
 
 
 def _kaolin_marching_tetrahedra(vertices: Tensor, sdf: Tensor, tets: Tensor) -> Isosurface:
@@ -134,12 +166,8 @@ def _kaolin_marching_tetrahedra(vertices: Tensor, sdf: Tensor, tets: Tensor) -> 
         from kaolin.ops.conversions import (  # pyright: ignore[reportMissingImports]
             marching_tetrahedra as kaolin_tetrahedra,
         )
-    except ImportError:
-        raise UserError(
-            "fine.geometry.isosurface: kaolin isn't installed, or not for this torch; install it "
-            "as its pages say (the package of that name in the public registry is a placeholder), "
-            "or leave it at own"
-        ) from None
+    except (ImportError, OSError):
+        raise UserError(f"fine.geometry.isosurface: {KAOLIN_MISSING}; or leave it at own") from None
     positive = sdf + (sdf == 0) * torch.finfo(sdf.dtype).tiny
     surface, faces = kaolin_tetrahedra(vertices[None], tets, positive[None])
     inside = sdf < 0
@@ -158,14 +186,22 @@ def edge_crossings(ends: Tensor, sdf: Tensor) -> Tensor:
     """
     a, b = ends.unbind(1)  # [S, 3] each
     s_a, s_b = sdf.unsqueeze(-1).unbind(1)  # [S, 1] each
-    return a + (b - a) * (s_a / (s_a - s_b))
+    gap = s_a - s_b
+    gap = torch.where(gap == 0, 1.0, gap)  # a row that stayed empty (`common.rooms`) is no edge
+    return a + (b - a) * (s_a / gap)
 
 
-def connectivity(inside: Tensor, tets: Tensor) -> tuple[Tensor, Tensor]:
+def connectivity(
+    inside: Tensor, tets: Tensor, there: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Faces `[F, 3]` and crossed lattice edges `[S, 2]` of a surface, from signs alone.
 
-    inside: bool `[V]`. tets: int64 `[T, 4]`, positively oriented. The numba twin on the CPU,
-    `connectivity_torch` elsewhere; equal, order included. Raises ValueError for wrong shapes.
+    inside: bool `[V]`. tets: int64 `[T, 4]`, positively oriented. there: bool `[T]`, which of them
+    count, or None for all. The numba twin on the CPU, `connectivity_torch` elsewhere; equal, order
+    included. Raises ValueError for wrong shapes.
+
+    Within a step on a GPU (`common.rooms`) rows stay empty at the end of both: faces whose corners
+    are one vertex, and edges whose ends are one.
     """
     if inside.ndim != 1 or inside.dtype != torch.bool:
         raise ValueError(f"inside: expected bool [V], got {inside.dtype} {list(inside.shape)}")
@@ -173,7 +209,7 @@ def connectivity(inside: Tensor, tets: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"tets: expected [T, 4], got {list(tets.shape)}")
     if twin(inside.device).name == "numba":
         return connectivity_numba(inside, tets)
-    return connectivity_torch(inside, tets)
+    return connectivity_torch(inside, tets, there)
 
 
 def twin(device: torch.device | str) -> Twin:
@@ -181,18 +217,28 @@ def twin(device: torch.device | str) -> Twin:
     return pick("tetrahedra", device, {"numba": numba_obstacle, "torch": everywhere})
 
 
-def connectivity_torch(inside: Tensor, tets: Tensor) -> tuple[Tensor, Tensor]:
+def connectivity_torch(
+    inside: Tensor, tets: Tensor, there: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`connectivity` in plain torch."""
-    device = tets.device
+    device, held = tets.device, rooms.now() is not None
     case = tet_cases(inside, tets)
-    crossed = indices_of((case != 0) & (case != 15))
+    cut = (case != 0) & (case != 15)
+    crossed = rooms.places_of(cut if there is None else cut & there, "tetrahedra")
+    first = crossed < tets.shape[0]
+    if held:
+        crossed = crossed.clamp_max(tets.shape[0] - 1)
     tets, case = tets[crossed], case[crossed]
     corners = constant(CORNERS, device)[case]  # [M, 2, 3]
     ends = constant(TET_EDGES, device)[corners].reshape(-1, 12)  # [M, 2 * 3 * 2]
     ends = torch.gather(tets, 1, ends).view(-1, 2, 3, 2)
-    second = constant(COUNTS, device)[case] == 2
-    kept = torch.stack([torch.ones_like(second), second], dim=1)  # [M, 2] slots with a triangle
-    triangles = ends.flatten(0, 1)[indices_of(kept.view(-1))]  # [F, 3, 2]
+    second = (constant(COUNTS, device)[case] == 2) & first
+    kept = torch.stack([first, second], dim=1)  # [M, 2] slots with a triangle
+    place, slots = rooms.places_of(kept.view(-1), "faces"), ends.flatten(0, 1)
+    triangles = slots[place.clamp_max(slots.shape[0] - 1) if held else place]  # [F, 3, 2]
+    if held:
+        full = (place < slots.shape[0])[:, None, None]
+        triangles = torch.where(full, triangles, triangles[:1, :1])
     edges, corner = _unique_edges(triangles.view(-1, 2), inside.shape[0])
     return corner.view(-1, 3), edges
 
@@ -211,9 +257,29 @@ def triangle_counts(inside: Tensor, tets: Tensor) -> Tensor:
 def _unique_edges(ends: Tensor, vertex_count: int) -> tuple[Tensor, Tensor]:
     """Distinct edges `[S, 2]`, ascending, and the place of each given edge among them."""
     low, high = ends.min(dim=1).values, ends.max(dim=1).values
+    given = low * vertex_count + high
+    held = rooms.now()
+    if held is not None and given.shape[0]:
+        return _edges_in_rows(given, vertex_count, held)
     with Waiting(ends.device):
-        keys, place = torch.unique(low * vertex_count + high, return_inverse=True)
+        keys, place = torch.unique(given, return_inverse=True)
     return torch.stack([keys // vertex_count, keys % vertex_count], dim=1), place
+
+
+def _edges_in_rows(given: Tensor, vertex_count: int, held: rooms.Rooms) -> tuple[Tensor, Tensor]:
+    """`_unique_edges` of keys `[N]`, in rows set aside; an empty one has the first end twice."""
+    ordered, order = torch.sort(given)
+    new = F.pad(ordered[1:] != ordered[:-1], (1, 0), value=True)
+    rank = new.cumsum(0) - 1
+    count = rank[-1] + 1
+    rows = min(held.take("edges", count), given.shape[0])
+    # The last row is thrown away: keys that are there already, and those without room.
+    slot = torch.where(new & (rank < rows), rank, rows)
+    keys = ordered[:1].repeat(rows + 1).scatter_(0, slot, ordered)[:rows]
+    start, end = keys // vertex_count, keys % vertex_count
+    end = torch.where(torch.arange(rows, device=given.device) < count, end, start)
+    place = torch.empty_like(given).scatter_(0, order, rank.clamp_max(rows - 1))
+    return torch.stack([start, end], dim=1), place
 
 
 def connectivity_numba(inside: Tensor, tets: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,11 @@ class FineModel:
         return surface
 
     @torch.no_grad()
+    def check(self) -> None:
+        """Raise UserError if there is no surface left, which a step on a GPU does not look at."""
+        self.surface()
+
+    @torch.no_grad()
     def mesh(self) -> Mesh:
         """The surface as a plain mesh on the CPU."""
         surface = self.surface()
@@ -112,6 +117,9 @@ class KeptModel:
         """The surface; it was cut from no lattice."""
         edges = self._mesh.faces.new_zeros(0, 2)
         return Isosurface(self._mesh.vertices, self._mesh.faces, edges)
+
+    def check(self) -> None:
+        """Nothing: the surface stays."""
 
     def mesh(self) -> Mesh:
         """The surface as a plain mesh on the CPU."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..common.device import indices_of
 from ..common.scene.mesh import adjacent_faces
 
 
@@ -33,7 +32,8 @@ def normal_consistency(vertices: Tensor, faces: Tensor) -> Tensor:
     unit = F.normalize(normals, dim=1, eps=tiny)
     left, right = pairs.unbind(1)
     area = normals.detach().norm(dim=1)
-    weight = torch.minimum(area[left], area[right])
+    # Where rows were set aside (`common.rooms`), a face beside itself is no pair.
+    weight = torch.minimum(area[left], area[right]) * (left != right)
     cosine = (unit.index_select(0, left) * unit.index_select(0, right)).sum(1)
     return (weight * (1 - cosine)).sum() / weight.sum().clamp_min(tiny)
 
@@ -49,8 +49,9 @@ def laplacian_loss(vertices: Tensor, faces: Tensor) -> Tensor:
     a, b, c = faces.unbind(1)
     centre = torch.cat([a, a, b, b, c, c])
     around = torch.cat([b, c, c, a, a, b])
-    total = torch.zeros_like(vertices).index_add(0, centre, vertices.index_select(0, around))
-    ones = torch.ones_like(centre, dtype=vertices.dtype)
+    ones = (centre != around).to(vertices.dtype)  # 0 on the edges of a face that is a point
+    neighbours = vertices.index_select(0, around) * ones[:, None]
+    total = torch.zeros_like(vertices).index_add(0, centre, neighbours)
     count = torch.zeros_like(vertices[:, 0]).index_add(0, centre, ones).unsqueeze(1)
     used = (count > 0).to(vertices.dtype)
     laplacian = used * (total / count.clamp_min(1) - vertices)
@@ -70,8 +71,9 @@ def sdf_sign_loss(sdf: Tensor, edges: Tensor) -> Tensor:
     1/2 near zero and up to 1 far away.
     """
     a, b = sdf.index_select(0, edges.reshape(-1)).view(-1, 2).unbind(1)  # [S] each
-    changes = indices_of((a < 0) != (b < 0))
-    a, b = a[changes], b[changes]
-    cross = F.binary_cross_entropy_with_logits(a, (b >= 0).to(a.dtype), reduction="sum")
-    cross = cross + F.binary_cross_entropy_with_logits(b, (a >= 0).to(b.dtype), reduction="sum")
-    return cross / max(a.shape[0], 1)
+    changes = ((a < 0) != (b < 0)).to(a.dtype)  # 1 or 0: no look at how many they are
+    cross = F.binary_cross_entropy_with_logits(a, (b >= 0).to(a.dtype), changes, reduction="sum")
+    cross = cross + F.binary_cross_entropy_with_logits(
+        b, (a >= 0).to(b.dtype), changes, reduction="sum"
+    )
+    return cross / changes.sum().clamp_min(1)

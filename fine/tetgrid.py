@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..common.device import constant, indices_of, send
+from ..common.device import constant, send
+from ..common.rooms import places_of
 
 # Walks (0,0,0) -> (1,1,1) along the axes in each order. An even order of the axes gives a positive
 # determinant det(v1-v0, v2-v0, v3-v0); for the odd ones the two middle vertices change places.
@@ -73,6 +74,8 @@ class TetGrid:
     def active_cells(self, occupied: Tensor) -> Tensor:
         """Cells whose eight corners are not all alike, int64 `[M]`, ascending.
 
+        Within a step on a GPU (`common.rooms`) followed by rows that stay empty, R^3.
+
         occupied: bool `[R+1, R+1, R+1]`, indexed x, y, z. Raises ValueError for another shape.
         """
         side = self.resolution + 1
@@ -86,7 +89,7 @@ class TetGrid:
             low, high = (0, self.resolution), (1, self.resolution)
             some = some.narrow(axis, *low) | some.narrow(axis, *high)
             every = every.narrow(axis, *low) & every.narrow(axis, *high)
-        return indices_of((some ^ every).reshape(-1))
+        return places_of((some ^ every).reshape(-1), "cells")
 
     def tets(self, cells: Tensor) -> Tensor:
         """The six tetrahedra of each cell as vertex ids, int64 `[6M, 4]`, cell after cell.

@@ -92,7 +92,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
         cameras, lights = sample_views(
             config.camera, config.light, config.views, index, device, judges.group
         )
-        with judges.memory_advice():
+        with learner.step(device), judges.memory_advice():
             surface = finished() if painting else model.surface()
             views = render_surface(
                 surface, model.texture, cameras, lights, config.resolution, background, painting
@@ -106,6 +106,8 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
             judges.learn()
         value = shown(loss)
         if looks(index, device):
+            if device.type != "cpu":
+                model.check()
             watch.look(index, float(value), views.image, None)
         return {"loss": value, **judged.watch}
 

@@ -35,6 +35,8 @@ SHARED = SMALL_RUN | {
     "coarse.light.albedo_steps": 0,
     "coarse.losses.orientation": 1.0,
     "coarse.background.kind": "random",
+    "coarse.resolution": 32,
+    "fine.resolution": 64,
     "export.faces": 300,
     "export.texture_size": 64,
 }
@@ -69,11 +71,14 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         assert first.keys() == other.keys()
         moments = [key for key in first if key.endswith("exp_avg")]  # of one step: the gradient
         assert len(moments) > 3
+        # Sums of other lengths round otherwise, and no more: of the largest gradient a millionth.
+        # Some parameters' own are sums that nearly cancel, of which that is a larger share.
+        largest = max(float(first[key].abs().max()) for key in moments)
+        assert largest > 0.0
         for key in moments:
-            # Sums of other lengths round otherwise; a view weighed wrongly is off by far more.
-            limit = 1e-4 * float(first[key].abs().max())
+            own = float(first[key].abs().max())
+            limit = min(1e-6 * largest, 1e-4 * own)
             assert torch.allclose(first[key], other[key], atol=limit, rtol=0.0), key
-        assert max(float(first[key].abs().max()) for key in moments) > 0.0
         assert torch.equal(first["random/cpu"], other["random/cpu"])
     views = [read_tensors(run.coarse / "result.safetensors")["opacity"] for run in (one, two)]
     assert overlap(*views) > 0.99

@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("common/losses",),
     ("common/config",),
-    ("common/backends", "common/triton_probe"),
+    ("common/backends", "common/rooms", "common/triton_probe"),
     ("common/scene", "common/fields", "common/picture"),
     ("common/rasterize",),
     ("common/runs", "common/toybox", "common/priors"),

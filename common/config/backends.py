@@ -21,6 +21,9 @@ class BackendsConfig(Part):
     interpolation: Literal["auto", "torch", "numba", "triton"] = "auto"
     antialiasing: Literal["auto", "torch", "numba", "triton"] = "auto"
     tetrahedra: Literal["auto", "torch", "numba"] = "auto"
+    sizes: Literal["auto", "asked"] = "auto"
+    """`asked` asks a GPU in each step how many samples, pixels and faces there are, and waits;
+    else rows are set aside for as many as the last steps needed and half as many again."""
     networks: Literal["float32", "tf32", "bfloat16"] = "float32"
     """How the small networks of field and texture multiply; `tf32` is for GPUs, and holds for all
     that multiplies in float32 there."""

@@ -18,8 +18,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from .. import rooms
 from ..backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
-from ..device import indices_of
 from ..scene.mesh import opposite_vertices
 from .interpolate import Raster, gather_rows
 from .silhouette import SHORTEST, edge_codes, silhouettes_torch
@@ -49,12 +49,14 @@ def antialias(image: Tensor, raster: Raster, opposite: Tensor | None = None) -> 
     found = _crossed_pairs(raster, opposite)
     if found is None:
         return image
-    inner, outer, ends, axis = found
+    inner, outer, ends, axis, there = found
     s = _crossing(raster.clip, ends, inner, outer, axis, height, width).to(image.dtype)
     flat = image.reshape(-1, image.shape[3])
     grows = (s > 0.5).detach()  # the nearer surface reaches into the outer pixel
     target, source = torch.where(grows, outer, inner), torch.where(grows, inner, outer)
     share = torch.where(grows, s - 0.5, 0.5 - s)  # not abs(): it has no slope at 0
+    if there is not None:
+        share = torch.where(there, share, 0.0)
     total = torch.zeros_like(flat[:, 0]).index_add(0, target, share)
     share = share / gather_rows(total[:, None], target)[:, 0].clamp_min(1.0)
     change = share[:, None] * (gather_rows(flat, source) - gather_rows(flat, target))
@@ -63,11 +65,12 @@ def antialias(image: Tensor, raster: Raster, opposite: Tensor | None = None) -> 
 
 def _crossed_pairs(
     raster: Raster, opposite: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None] | None:
     """Pixel pairs with a silhouette edge between them, or None.
 
     The flat pixels of the nearer surface and of the other one `[M]`, the edge's two vertices as
-    rows of `[B * V, 4]` `[M, 2]`, and the axis of the pair `[M]` (0 horizontal, 1 vertical).
+    rows of `[B * V, 4]` `[M, 2]`, the axis of the pair `[M]` (0 horizontal, 1 vertical), and which
+    rows hold a pair, where some stay empty (`common.rooms`).
     """
     _, height, width = raster.shape
     if raster.pixels.shape[0] == 0:
@@ -76,10 +79,15 @@ def _crossed_pairs(
         opposite = opposite_vertices(raster.faces)
     with torch.no_grad():
         flat = _edges(raster, opposite).view(-1)  # [B * 2 * H * W]
-    slot = indices_of(flat != 0)
+    slot, there = rooms.places_of(flat != 0, ("silhouettes", flat.shape[0])), None
     if slot.shape[0] == 0:
         return None
+    if rooms.now() is not None:
+        there = slot < flat.shape[0]
+        slot = torch.where(there, slot, 0)
     code = flat[slot].long()
+    if there is not None:
+        code = torch.where(there, code, 1)
     half_edge, first_is_inner = code.abs() - 1, code > 0
     view, axis = slot // (2 * height * width), slot // (height * width) % 2
     first = view * height * width + slot % (height * width)
@@ -88,7 +96,7 @@ def _crossed_pairs(
     ends = torch.stack([raster.faces[face, corner], raster.faces[face, (corner + 1) % 3]], dim=1)
     inner = torch.where(first_is_inner, first, second)
     outer = torch.where(first_is_inner, second, first)
-    return inner, outer, ends + (view * raster.clip.shape[1])[:, None], axis
+    return inner, outer, ends + (view * raster.clip.shape[1])[:, None], axis, there
 
 
 def twin(device: torch.device | str) -> Twin:

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .. import rooms
 from ..backends import Twin, everywhere, module_of, numba_obstacle, pick, triton_obstacle
-from ..device import indices_of
 from .visibility import visible_faces
 
 
@@ -27,7 +27,8 @@ class Raster:
     """What B cameras see of one mesh.
 
     face_index: int64 `[B, H, W]`, the face at each pixel centre, -1 for the background.
-    pixels: int64 `[P]`, the covered pixels in ascending order, as flat indices into `[B, H, W]`.
+    pixels: int64 `[P]`, the covered pixels in ascending order, as flat indices into `[B, H, W]`;
+    rows that stay empty (`common.rooms`) come last and name the place past its end.
     face: int64 `[P]`, their faces.
     bary: `[P, 3]`, their perspective-correct barycentrics: in [0, 1], sum 1, differentiable.
     clip: `[B, V, 4]`, the vertices in clip space, differentiable.
@@ -50,7 +51,8 @@ class Raster:
     @property
     def view(self) -> Tensor:
         """The view of each covered pixel, int64 `[P]`."""
-        return self.pixels // (self.shape[1] * self.shape[2])
+        batch, height, width = self.shape
+        return (self.pixels // (height * width)).clamp_max(batch - 1)
 
     @property
     def row(self) -> Tensor:
@@ -96,9 +98,11 @@ def rasterize(vertices: Tensor, faces: Tensor, mvp: Tensor, height: int, width: 
         raise ValueError("vertices, mvp: expected finite clip positions, got inf or nan")
     face_index = visible_faces(clip, faces, height, width)
     flat = face_index.view(-1)
-    pixels = indices_of(flat >= 0)
-    face = flat[pixels]
-    bary = barycentrics(clip, faces, pixels, face, height, width)
+    pixels = shown = rooms.places_of(flat >= 0, ("pixels", flat.shape[0]))
+    if rooms.now() is not None:
+        shown = pixels.clamp_max(flat.shape[0] - 1)
+    face = flat[shown].clamp_min(0)
+    bary = barycentrics(clip, faces, shown, face, height, width)
     return Raster(face_index, pixels, face, bary, clip, faces)
 
 
@@ -209,7 +213,10 @@ def scatter_image(values: Tensor, raster: Raster, background: Tensor) -> Tensor:
         )
         raise ValueError(f"background: expected {expected}, got {list(background.shape)}")
     canvas = background.expand(batch, height, width, channels).reshape(-1, channels)
-    image = canvas.to(values.dtype).index_put((raster.pixels,), values)
+    canvas = canvas.to(values.dtype)
+    if rooms.now() is not None:
+        canvas = F.pad(canvas, (0, 0, 0, 1))  # a place for rows that stay empty
+    image = canvas.index_put((raster.pixels,), values)[: batch * height * width]
     return image.view(batch, height, width, channels)
 
 

@@ -14,7 +14,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..backends import launch
+from ..device import launch
 
 BLOCK = 128  # pixels a program
 

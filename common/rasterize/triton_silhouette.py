@@ -11,7 +11,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from ..backends import launch
+from ..device import launch
 from .silhouette import HALF_EDGES, LOW, REACHES, SHORTEST
 
 BLOCK = 128  # half-edges a program

@@ -12,7 +12,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from ..backends import launch
+from ..device import launch
 from .zbuffer import DEPTH_STEPS, FACE_STEPS, NOTHING
 
 EDGE_STEP = tl.constexpr(2.0**-28)

@@ -78,7 +78,7 @@ def twin(device: torch.device | str) -> Twin:
     obstacles = {
         "numba": numba_obstacle,
         "triton": triton_obstacle,
-        "nvdiffrast": _nvdiffrast_obstacle,
+        "nvdiffrast": nvdiffrast_obstacle,
         "torch": everywhere,
     }
     return pick("visibility", device, obstacles)
@@ -93,15 +93,10 @@ def project(clip: Tensor, height: int, width: int) -> tuple[np.ndarray, np.ndarr
     return _project(clip.detach().contiguous().numpy(), height, width)
 
 
-def nvdiffrast_installed() -> bool:
-    """Whether nvdiffrast can be imported; it is optional and needs CUDA."""
-    return importlib.util.find_spec("nvdiffrast") is not None
-
-
-def _nvdiffrast_obstacle(device: torch.device) -> str | None:
+def nvdiffrast_obstacle(device: torch.device) -> str | None:
     """Why nvdiffrast can't run on a device; asked by letting it draw one triangle."""
-    if not nvdiffrast_installed():
-        return "nvdiffrast isn't installed"
+    if importlib.util.find_spec("nvdiffrast") is None:
+        return "nvdiffrast isn't installed, and not needed"
     return "nvdiffrast needs CUDA" if device.type != "cuda" else _tried_nvdiffrast(device)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import platform
 
 import torch
 
+from ..config.backends import BackendsConfig
+from ..config.models import RunConfig
 from ..device import build_problem, card_beside, pick_device
-from ..rasterize.visibility import nvdiffrast_installed
+from ..errors import UserError
 
 PARTS = {
     "hash grid": "...common.fields.hashgrid",
@@ -22,6 +23,19 @@ PARTS = {
     "marching tetrahedra": "...fine.isosurface",
 }
 """The parts that have twins, and the modules that are asked which one runs."""
+BY_HAND = {
+    "nerfacc": ("ray marching", "nerfacc_obstacle", "backends.ray_marching=nerfacc"),
+    "nvdiffrast (optional)": (
+        *("visibility", "nvdiffrast_obstacle"),
+        "backends.visibility=nvdiffrast; its licence is non-commercial",
+    ),
+    "kaolin (optional)": (
+        *("marching tetrahedra", "kaolin_obstacle"),
+        "fine.geometry.isosurface=kaolin",
+    ),
+}
+"""Libraries whose kernels are taken by hand: of which part, who says what hinders them, and how."""
+KAOLIN = BY_HAND["kaolin (optional)"][:2]
 
 
 def report() -> list[str]:
@@ -38,15 +52,34 @@ def report() -> list[str]:
         *(f"{part}: {twin_of(part, device)}" for part in PARTS),
         f"unwrapping: {_unwrapping()}",
         f"bf16: {_bf16(device)}",
-        f"nerfacc: {_nerfacc()}",
-        f"nvdiffrast (optional): {_nvdiffrast()}",
-        f"kaolin (optional): {_kaolin()}",
+        *(f"{name}: {_by_hand(name, device)}" for name in BY_HAND),
     ]
 
 
 def twin_of(part: str, device: torch.device) -> str:
     """What a part's module says of its twin on a device."""
     return str(importlib.import_module(PARTS[part], __package__).twin(device))
+
+
+def check_choices(config: RunConfig, device: torch.device) -> None:
+    """Raise UserError where an implementation that was chosen by hand doesn't run on a device."""
+    if dict(config.backends) != dict(BackendsConfig()):
+        for part in PARTS:
+            twin_of(part, device)
+    if config.fine.geometry.isosurface == "kaolin" and (problem := _obstacle(*KAOLIN, device)):
+        raise UserError(f"fine.geometry.isosurface: {problem}; or leave it at own")
+
+
+def _obstacle(part: str, who: str, device: torch.device) -> str | None:
+    """What a part's module says hinders a library on a device."""
+    return getattr(importlib.import_module(PARTS[part], __package__), who)(device)
+
+
+def _by_hand(name: str, device: torch.device) -> str:
+    """Whether a library's kernels run here, which is found out by letting them; and how to."""
+    part, who, setting = BY_HAND[name]
+    problem = _obstacle(part, who, device)
+    return problem or f"{_version(name.split()[0])} works here (by hand: --set {setting})"
 
 
 def _devices() -> list[str]:
@@ -82,31 +115,6 @@ def _bf16(device: torch.device) -> str:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "supported by the GPU"
     return "not supported by the GPU (models that want it run in float16)"
-
-
-def _nerfacc() -> str:
-    by_hand = "by hand: --set backends.ray_marching=nerfacc"
-    if not torch.cuda.is_available():
-        return f"{_version('nerfacc')} (nerfacc's sampler runs on CUDA only)"
-    return f"{_version('nerfacc')} (its CUDA sampler wants a compiler; {by_hand})"
-
-
-def _nvdiffrast() -> str:
-    if not nvdiffrast_installed():
-        return "not found; the z-buffer does its work everywhere"
-    if not torch.cuda.is_available():
-        return "found, but nvdiffrast needs CUDA; the z-buffer does its work"
-    return "found (its licence is non-commercial; by hand: --set backends.visibility=nvdiffrast)"
-
-
-def _kaolin() -> str:
-    try:
-        found = importlib.util.find_spec("kaolin.ops.conversions") is not None
-    except (ImportError, OSError):  # absent, the registry's placeholder, or built for another torch
-        found = False
-    if not found:
-        return "not found; our marching tetrahedra run everywhere"
-    return "found, and not needed: our marching tetrahedra run everywhere"
 
 
 def _version(package: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +17,10 @@ from .. import backends, ranks, stopping
 from ..config.models import AdamConfig
 from ..device import Number, news, pick_device
 from ..files import remove_parts
+from ..rooms import Rooms
 from ..threads import crowding
 from . import checkpoints
+from .doctor import check_choices
 from .failure import FailedError, OnFailure, rate_scale, record, slower
 from .folder import Run
 from .history import seconds_after, work_of
@@ -80,6 +83,15 @@ class Learner:
         self._final, self._first = config.final, [group["lr"] for group in groups]
         self._failed = None if device.type == "cpu" else torch.full((), FINE, device=device)
         self._scale = 1.0
+        self.rooms = Rooms()
+
+    def step(self, device: torch.device) -> AbstractContextManager[None]:
+        """The context of a step, from its first view to `descend`.
+
+        On a GPU what the step makes of values gets rows set aside (`common.rooms`), unless
+        `backends.sizes` is `asked`; a step for which they were too few moves nothing.
+        """
+        return self.rooms.held() if backends.sets_aside(device) else nullcontext()
 
     def slow(self, scale: float) -> None:
         """Multiply the learning rates that the configuration says by `scale` from now on."""
@@ -95,7 +107,10 @@ class Learner:
         """
         for group, first in zip(self.optimizer.param_groups, self._first, strict=True):
             group["lr"] = first * self._scale * cosine_decay(step / total, self._final)
-        value = ranks.average(loss.detach().clone())
+        crowded = self.rooms.crowded
+        told = loss.detach() if crowded is None else torch.stack([loss.detach(), crowded.to(loss)])
+        told = ranks.average(told.clone())
+        value = told if crowded is None else told[0]
         if self._failed is None and not math.isfinite(float(value)):
             raise NotFiniteError("loss")
         self.optimizer.zero_grad(set_to_none=True)
@@ -106,27 +121,40 @@ class Learner:
         sizes = [p.grad.abs().max() for p in named if p.grad is not None and p.grad.numel()]
         largest = torch.stack(sizes).max() if sizes else loss.detach()
         if self._failed is not None:
-            self._remember(value, largest, step)
+            self._remember(value, largest, step, None if crowded is None else told[1] > 0)
         elif not bool(largest.isfinite()):
             raise NotFiniteError("gradient")
         self.optimizer.step()
 
     def check(self) -> None:
-        """Raise NotFiniteError for the first step of a GPU that was not finite."""
+        """Raise NotFiniteError for the first step of a GPU that was not finite.
+
+        Makes room for what the last steps needed, and tells of those that it was too small for.
+        """
         if self._failed is None:
             return
+        if (left_out := self.rooms.settle()) > 0:
+            say(f"{left_out} steps needed more room than was set aside, and were left out")
         failed = int(self._failed)
         if failed != FINE:
             raise NotFiniteError("gradient" if failed % 2 else "loss", failed // 2)
 
-    def _remember(self, loss: Tensor, largest: Tensor, step: int) -> None:
-        """Note on the device whether a step is finite; the optimizer leaves it out if not."""
+    def _remember(self, loss: Tensor, largest: Tensor, step: int, crowded: Tensor | None) -> None:
+        """Note on the device whether a step is finite; the optimizer leaves it out if not.
+
+        So it does with a crowded one, which is no failure.
+        """
         assert self._failed is not None
         found = torch.where(largest.isfinite(), FINE, 2 * step + 1)
         found = torch.where(loss.detach().isfinite(), found, 2 * step)
+        if crowded is not None:
+            found = torch.where(crowded, FINE, found)
+            self.rooms.left_out(crowded)
         self._failed = torch.where(self._failed == FINE, found, self._failed)
+        out = self._failed != FINE
         if self.optimizer.defaults["fused"]:
-            self.optimizer.found_inf = (self._failed != FINE).float()  # pyright: ignore[reportAttributeAccessIssue]
+            out = out if crowded is None else out | crowded
+            self.optimizer.found_inf = out.float()  # pyright: ignore[reportAttributeAccessIssue]
 
     def tensors(self) -> dict[str, Tensor]:
         state = checkpoints.optimizer_state(self.optimizer, self.names)
@@ -172,6 +200,7 @@ def begin_on(run: Run) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # Triton launches its kernels on the current one
     deterministic(device)
+    check_choices(run.config, device)
     return device
 
 

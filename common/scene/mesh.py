@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import rooms
 from ..device import indices_of
 
 
@@ -87,11 +88,15 @@ def adjacent_faces(faces: Tensor) -> Tensor:
 
     faces: int64 `[F, 3]`. On a closed surface E = 3F/2; the edges of a border have no pair. Where
     more than two faces meet in an edge, each is paired with the next. Raises ValueError for a
-    wrong shape.
+    wrong shape. Within a step on a GPU (`common.rooms`) E = 3F - 1, and what is no pair is a face
+    beside itself.
     """
     key, half_edge = half_edges(faces)
-    first = indices_of(key[1:] == key[:-1])
     face = torch.div(half_edge, 3, rounding_mode="floor")
+    if rooms.now() is not None:
+        second = torch.where(key[1:] == key[:-1], face[1:], face[:-1])
+        return torch.stack([face[:-1], second], dim=1)
+    first = indices_of(key[1:] == key[:-1])
     return torch.stack([face[first], face[first + 1]], dim=1)
 
 
@@ -103,13 +108,12 @@ def opposite_vertices(faces: Tensor) -> Tensor:
     """
     key, half_edge = half_edges(faces)
     same = F.pad(key[1:] == key[:-1], (1, 1))  # whether a half-edge is of its predecessor's edge
-    first = indices_of(same[1:-1] & ~same[:-2] & ~same[2:])
-    one, two = half_edge[first], half_edge[first + 1]
-    opposite = torch.full_like(faces.reshape(-1), -1)
-    corners = faces.reshape(-1)
-    for own, mate in ((one, two), (two, one)):
-        opposite[own] = corners[mate - mate % 3 + (mate + 2) % 3]
-    return opposite.view(-1, 3)
+    two = same[1:-1] & ~same[:-2] & ~same[2:]  # whether just two meet: this one and its successor
+    first, second = F.pad(two, (0, 1)), F.pad(two, (1, 0))
+    mate = torch.where(first, half_edge.roll(-1), half_edge.roll(1))
+    third = faces.reshape(-1)[mate - mate % 3 + (mate + 2) % 3]
+    third = torch.where(first | second, third, -1)
+    return torch.empty_like(third).scatter_(0, half_edge, third).view(-1, 3)
 
 
 def sample_surface(

@@ -16,7 +16,7 @@ def kernel(module: str, name: str, arguments: str, **constants: Any) -> Kernel:
 
 MARCH = (
     "origin_ptr:*fp32 direction_ptr:*fp32 occupied_ptr:*u8 box_ptr:*fp32 near_ptr:*fp32 "
-    "far_ptr:*fp32 step:fp32 first_ptr:*i64 ray_ptr:*i64 start_ptr:*fp32 end_ptr:*fp32"
+    "far_ptr:*fp32 step:fp32 first_ptr:*i64 ray_ptr:*i64 start_ptr:*fp32 end_ptr:*fp32 room:i32"
 )
 RAYS = {"BLOCK": 64}
 GRID = {"LEVELS": 16, "FEATURES": 2, "PRIME_Y": 2_654_435_761, "PRIME_Z": 805_459_861, "BLOCK": 256}
@@ -52,7 +52,7 @@ KERNELS: list[Kernel] = [
     kernel(
         VOLUME, "_accumulate_backward",
         "weight_ptr:*fp32 value_ptr:*fp32 ray_ptr:*i64 cotangent_ptr:*fp32 grad_weight_ptr:*fp32 "
-        "grad_value_ptr:*fp32 count:i32",
+        "grad_value_ptr:*fp32 count:i32 rays:i32",
         CHANNELS=5, BLOCK=256,
     ),
     kernel(

@@ -16,8 +16,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...backends import launch
-from ...device import send
+from ...device import launch, send
 from .reference import (
     PRIME_Y,
     PRIME_Z,
