@@ -31,7 +31,8 @@ class Ask:
 
     rows: the conditions. scale, kind: guidance scale and w(t) of the step. step, progress: number
     of the step, and the share of the stage that lies behind. critic: VSD's model of the renders, as
-    a function of x_t and t.
+    a function of x_t and t. latest: the latest timestep of the step's views, those of other
+    processes too, where it is known without a look at a device.
     """
 
     prior: Prior
@@ -41,6 +42,11 @@ class Ask:
     step: int = 0
     progress: float = 0.0
     critic: Callable[[Tensor, Tensor], Tensor] | None = None
+    latest: int | None = None
+
+    def latest_of(self, t: Tensor) -> int:
+        """The latest of the step's timesteps, of which `t` `[B]` are these views'."""
+        return int(t.max()) if self.latest is None else self.latest
 
     @property
     def schedule(self) -> NoiseSchedule:

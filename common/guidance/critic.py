@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ranks
-from ..device import send
+from ..device import Number, send, shown
 from ..errors import UserError
 from ..losses import CriticConfig
 from ..priors.base import Condition
@@ -51,7 +51,7 @@ class Critic(Protocol):
         condition: Condition,
         cameras: Cameras | None,
         generator: torch.Generator | None,
-    ) -> float:
+    ) -> Number:
         """One step of learning from renders x, with timesteps and noise of its own; the loss.
 
         Called once a step, after the scene's own step (Wang 2023, alg. 1).
@@ -103,14 +103,15 @@ class LoraCritic:
         condition: Condition,
         cameras: Cameras | None,
         generator: torch.Generator | None,
-    ) -> float:
+    ) -> Number:
         """`updates` steps of Adam down `|e_phi(x_t) - e|^2` (Wang 2023, eq. 8); the mean loss.
 
         t is uniform over all timesteps, the same for views that the prior denoises jointly; a share
         of the steps doesn't tell the camera, neither the critic nor the prior inside. The squares
         are summed, not averaged: Adam is blind to the scale, and half precision is not.
         """
-        x, schedule, total = x.detach(), self.prior.schedule, 0.0
+        x, schedule = x.detach(), self.prior.schedule
+        total: Number = 0.0
         for _ in range(self.config.updates):
             groups = x.shape[0] // self.prior.group
             t = ranks.drawn(_integers, groups, len(schedule), generator=generator)
@@ -128,7 +129,7 @@ class LoraCritic:
                 self._follow_parameters()
                 self._optimizer.step()
                 self._optimizer.zero_grad(set_to_none=True)
-            total += float(loss.detach()) / x.numel()
+            total = total + shown(loss) / x.numel()
         return total / self.config.updates
 
     def tensors(self) -> dict[str, Tensor]:

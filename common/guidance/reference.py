@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from ..config.image import ImageConfig, ReferenceConfig
 from ..config.scene import CameraConfig
+from ..device import indices_of
 from ..scene.cameras import Cameras
-from ..scene.images import psnr
+from ..scene.images import psnr_shown
 from ..schedules import step_schedule
 from .judges import Judged, Unchanging, Views, advising
 
@@ -121,7 +122,7 @@ class ReferenceJudge(Unchanging):
         loss = step_schedule(config.rgb, step) * F.mse_loss(seen.image, wanted)
         loss = loss + step_schedule(config.mask, step) * F.mse_loss(seen.opacity, alpha)
         loss = loss + self.of_maps(seen, step)
-        return Judged(loss, {"psnr": psnr(seen.image.detach(), wanted)})
+        return Judged(loss, {"psnr": psnr_shown(seen.image.detach(), wanted)})
 
     def of_maps(self, seen: Views, step: int) -> Tensor:
         """The losses on depth and normals, where there are maps of them."""
@@ -132,17 +133,18 @@ class ReferenceJudge(Unchanging):
         depth, normals = (found[0] for found in seen.geometry())
         # Where the scene has nothing yet, it has no depth to compare.
         inside = (portrait.rgba[..., 3] > config.alpha) & (seen.opacity[0].detach() > config.alpha)
-        if int(inside.sum()) < 2:
+        place = indices_of(inside.view(-1))
+        if place.shape[0] < 2:
             return total
         if portrait.depth is not None:
-            nearness, wanted = -depth[inside], portrait.depth[inside]
+            nearness, wanted = -depth.reshape(-1)[place], portrait.depth.reshape(-1)[place]
             compare = pearson_loss if config.depth_loss == "pearson" else ranking_loss
             total = total + step_schedule(config.depth, step) * compare(nearness, wanted)
         if portrait.normal is not None:
             c2w = portrait.camera.c2w[0, :3, :3]
-            turned = portrait.normal[inside] @ c2w.T
+            turned = portrait.normal.reshape(-1, 3)[place] @ c2w.T
             total = total + step_schedule(config.normal, step) * normal_loss(
-                normals[inside], turned
+                normals.reshape(-1, 3)[place], turned
             )
         return total
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import torch
@@ -60,6 +60,7 @@ class ScoreDistillation:
         self.prior, self.conditioner, self.loss, self.steps = prior, conditioner, loss, steps
         self.critic, self.group = critic, prior.group
         self._seen: _Seen | None = None
+        self._latest: int | None = None
         self._check_levels()
         self._falling = self._dreamtime() if loss.timesteps == "dreamtime" else None
 
@@ -71,12 +72,13 @@ class ScoreDistillation:
         """
         x = self.prior.encode_image(views.image)
         count = x.shape[0]
-        t = send(self.timesteps(step, count), x.device)
+        t, latest = self.timesteps(step, count), self._latest
+        t = send(t, x.device)
         noise = ranks.drawn(torch.randn, *x.shape).to(x, non_blocking=True)
         rows = self.conditioner.rows(views.cameras)
         if views.surface is not None and self.prior.takes_surface:
             rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
-        gradient = self.gradient(x, views, t, noise, rows, step)
+        gradient = self.gradient(x, views, t, noise, rows, step, latest)
         terms = [(x, gradient[0])]
         if gradient[1] is not None:
             terms.append((views.image, gradient[1]))
@@ -87,10 +89,17 @@ class ScoreDistillation:
 
     @torch.no_grad()
     def gradient(
-        self, x: Tensor, views: Views, t: Tensor, noise: Tensor, rows: Rows, step: int
+        self,
+        x: Tensor,
+        views: Views,
+        t: Tensor,
+        noise: Tensor,
+        rows: Rows,
+        step: int,
+        latest: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The loss's gradient with respect to x and, if it has one, to the image; both clipped."""
-        ask = self.ask(rows, views, step)
+        ask = replace(self.ask(rows, views, step), latest=latest)
         found = self.loss.gradient(x.detach(), views.image.detach(), t, noise, ask)
         limit = None if self.loss.clip is None else step_schedule(self.loss.clip, step)
         in_x = clip_gradient(found.x, limit, self.loss.clip_by)
@@ -133,8 +142,8 @@ class ScoreDistillation:
         match loss.timesteps:
             case "uniform":
                 t = ranks.drawn(
-                    lambda groups: sample_timesteps(
-                        total, low, high, groups, torch.default_generator
+                    lambda groups: self._noted(
+                        sample_timesteps(total, low, high, groups, torch.default_generator)
                     ),
                     count // self.group,
                 )
@@ -142,12 +151,17 @@ class ScoreDistillation:
             case "sqrt":
                 end = min(loss.sqrt_end, high)
                 share = max(low, sqrt_annealing(step, self.steps, start=high, end=end))
-                return torch.full((count,), share_to_timestep(share, total))
+                return self._noted(torch.full((count,), share_to_timestep(share, total)))
             case "dreamtime":
                 assert self._falling is not None
-                return self._falling[step].expand(count)
+                return self._noted(self._falling[step].expand(count))
             case _:
                 assert_never(loss.timesteps)
+
+    def _noted(self, t: Tensor) -> Tensor:
+        """Timesteps of all processes' views, the latest of which is remembered."""
+        self._latest = int(t.max())
+        return t
 
     def memory_advice(self) -> AbstractContextManager[None]:
         """The prior's advice on memory."""

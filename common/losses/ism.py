@@ -37,8 +37,9 @@ class ISM(Distillation):
 
     def gradient(self, x: Tensor, image: Tensor, t: Tensor, noise: Tensor, ask: Ask) -> Gradient:
         total = len(ask.schedule)
-        s = (t - max(1, round(self.gap * total))).clamp(min=0)
-        steps = max(1, math.ceil(int(s.max()) / max(1.0, self.stride * total)))
+        gap = max(1, round(self.gap * total))
+        s = (t - gap).clamp(min=0)
+        steps = max(1, math.ceil((ask.latest_of(t) - gap) / max(1.0, self.stride * total)))
         x_s = ddim_invert(x, s, steps, 0.0, ask, base="empty")
         e_s = ask.guided(x_s, s, 0.0, base="empty")
         x_t = ddim_step(x_s, e_s, ask.levels(s, x), ask.levels(t, x))

@@ -48,7 +48,8 @@ class SDI(Distillation):
         alpha, sigma = ask.levels(t, x)
         match self.noise:
             case "inversion":
-                steps = max(1, math.ceil(self.steps * (int(t.max()) + 1) / len(schedule)))
+                latest = ask.latest_of(t)
+                steps = max(1, math.ceil(self.steps * (latest + 1) / len(schedule)))
                 x_t = ddim_invert(x, t, steps, self.inversion_scale, ask)
                 kappa = (x_t - alpha * x) / sigma
             case "fixed_point":

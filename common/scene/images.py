@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..device import Number
 from ..files import write_whole
 
 BEST_PSNR = 100.0  # what is told for identical images, whose ratio is infinite
@@ -31,6 +32,14 @@ def psnr(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
             return BEST_PSNR
         error = error[mask]
     return min(-10.0 * math.log10(max(float(error.mean()), 1e-30)), BEST_PSNR)
+
+
+def psnr_shown(image: Tensor, reference: Tensor) -> Number:
+    """`psnr` to be shown: still a scalar of the device where it is not the CPU's."""
+    if image.device.type == "cpu":
+        return psnr(image, reference)
+    error = (image.double() - reference.double()).square().mean()
+    return (-10.0 * error.clamp_min(1e-30).log10()).clamp_max(BEST_PSNR)
 
 
 def psnr_of_each(images: Tensor, references: Tensor, peak: float) -> Tensor:
