@@ -68,7 +68,7 @@ class Rooms:
         names = list(self._most)
         missed = torch.zeros_like(self._most[names[0]])
         missed = missed if self._left_out is None else self._left_out
-        *needed, left_out = torch.stack([*self._most.values(), missed]).tolist()
+        *needed, left_out = torch.stack([*self._most.values(), missed]).cpu().tolist()
         for name, count in zip(names, needed, strict=True):
             rows, wanted = self._rows[name], _spacious(count)
             if 1.2 * count > rows or rows > 2 * wanted:

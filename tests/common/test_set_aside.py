@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from maquette.coarse.compositing import accumulate, render_weights
 from maquette.common import backends, rooms
 from maquette.common.config.backends import BackendsConfig
 from maquette.common.config.models import RunConfig
@@ -17,7 +18,10 @@ from tests.common.test_no_stalls import coarse_step, fine_step, settings
 from tests.common.test_rasterize import sphere
 
 CPU = torch.device("cpu")
-PARTS = ("hash_grid", "visibility", "interpolation", "antialiasing", "tetrahedra")
+PARTS = (
+    *("hash_grid", "ray_marching", "compositing"),
+    *("visibility", "interpolation", "antialiasing", "tetrahedra"),
+)
 
 
 def test_what_a_mask_picks_gets_rows_and_the_rest_stays_empty() -> None:
@@ -62,14 +66,11 @@ def test_a_crowded_step_is_told_and_the_next_ones_get_more_room(
 def test_a_step_in_rows_is_the_step_that_asks(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make = coarse_step if stage == "coarse" else fine_step
     names = dict.fromkeys(PARTS, "torch")
-    marching = {"ray_marching": "torch", "compositing": "torch"}
-    if stage == "coarse" and rooms_run_in_triton():
-        marching = {"ray_marching": "triton", "compositing": "triton"}
-    chosen = BackendsConfig.model_validate(names | marching)
     found = []
     for held in (False, True):
         monkeypatch.setattr(backends, "sets_aside", lambda device, held=held: held)
-        backends.use(chosen)
+        marching = {"ray_marching": "triton"} if held and in_triton() else {}
+        backends.use(BackendsConfig.model_validate(names | marching))
         torch.manual_seed(0)
         loss, learner = make(small(), CPU)(0)
         slopes = {
@@ -93,14 +94,37 @@ def test_a_step_in_rows_is_the_step_that_asks(stage: str, monkeypatch: pytest.Mo
 def small() -> RunConfig:
     """A run of pictures that Triton's interpreter gets through."""
     config = settings()
-    return config.model_copy(
-        update={"coarse": config.coarse.model_copy(update={"resolution": 8, "samples": 8})}
-    )
+    return config.model_copy(update={"coarse": config.coarse.model_copy(update={"resolution": 4})})
 
 
-def rooms_run_in_triton() -> bool:
+def in_triton() -> bool:
     """Whether Triton's interpreter is there to march in rows."""
     return backends.triton_obstacle(CPU) is None
+
+
+@pytest.mark.parametrize("name", ["torch", "triton"])
+def test_rows_of_no_ray_weigh_nothing_and_hear_nothing(name: str) -> None:
+    if name == "triton" and not in_triton():
+        pytest.skip("Triton isn't installed")
+    rays = torch.tensor([0, 0, 2])
+    empty = torch.full((2,), 3)
+    density, values = torch.rand(5) * 3.0, torch.rand(5, 2)
+    starts = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])
+    ends = torch.tensor([1.0, 2.0, 1.0, 0.0, 0.0])
+    found = []
+    for count, chosen in ((3, "torch"), (5, name)):
+        backends.use(BackendsConfig.model_validate({"compositing": chosen}))
+        own = torch.cat([rays, empty])[:count]
+        leaves = [t[:count].clone().requires_grad_(True) for t in (density, values)]
+        with rooms.Rooms().held():
+            weights = render_weights(leaves[0], starts[:count], ends[:count], own, 3)
+            total = accumulate(weights, leaves[1], own, 3)
+            slopes = torch.autograd.grad(total.square().sum(), leaves)
+        found.append([total.detach(), weights.detach(), *slopes])
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6)
+    for short, long in zip(found[0][1:], found[1][1:], strict=True):
+        assert torch.allclose(short, long[:3], atol=1e-6)
+        assert float(long[3:].abs().max()) == 0.0
 
 
 def test_pairs_of_faces_are_those_without_rows_and_faces_beside_themselves() -> None:
