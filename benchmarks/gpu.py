@@ -48,6 +48,8 @@ PRESETS = (
     ("sdxl", "fine", "8"),
 )
 OPTIONS = (
+    ("sd15", "coarse", "sizes=asked"),
+    ("sd15", "fine", "sizes=asked"),
     ("sd15", "coarse", "networks=tf32"),
     ("sd15", "coarse", "networks=bfloat16"),
     ("sd15", "fine", "vae_dtype=bfloat16"),

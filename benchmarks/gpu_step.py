@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from full_size import GIB, peak_gib, sphere
 from large_models import prior_of, texts
-from torch import Tensor
 
 from maquette.coarse.nerf import Nerf
 from maquette.common import backends
@@ -73,21 +72,22 @@ def measure(model, stage: str, options: PriorConfig, device: torch.device, dry: 
     repeats = 1 if dry else 5
     views = 1 if dry else VIEWS
 
-    def plain(index: int) -> Tensor:
-        return render(index, views).image.square().mean()
+    def plain(index: int) -> None:
+        with learner.step(device):
+            learner.descend(render(index, views).image.square().mean(), index, 100)
 
-    outside = timed(lambda index: learner.descend(plain(index), index, 100), device, repeats)
+    outside = timed(plain, learner.check, device, repeats)
     prior = prior_of(model, device, options, tiny=dry)
     judge = ScoreDistillation(prior, TextConditioner(texts(model, prior)), SDS(), steps=100)
 
     def judged(index: int) -> None:
-        with judge.memory_advice():
+        with learner.step(device), judge.memory_advice():
             learner.descend(judge(render(index, views), index).loss, index, 100)
 
     torch.manual_seed(1)
     judged(0)
     slopes = [p.grad.norm() for m in learner.modules.values() for p in slopes_of(m)]
-    step = timed(judged, device, repeats)
+    step = timed(judged, learner.check, device, repeats)
     learner.check()
     return {
         "step, ms": 1e3 * step,
@@ -105,10 +105,13 @@ def slopes_of(module: torch.nn.Module) -> list[Any]:
     return [p for p in module.parameters() if p.grad is not None]
 
 
-def timed(work: Callable[[int], object], device: torch.device, repeats: int) -> float:
-    """Mean seconds of a call, after those in which kernels are compiled."""
+def timed(
+    work: Callable[[int], object], look: Callable[[], object], device: torch.device, repeats: int
+) -> float:
+    """Mean seconds of a call, after those in which kernels are compiled and a look at them."""
     for index in range(1 if repeats == 1 else 3):
         work(index)
+    look()
     _finish(device)
     began = time.perf_counter()
     for index in range(repeats):

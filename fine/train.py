@@ -10,7 +10,7 @@ import time
 import torch
 from torch import Tensor
 
-from ..common import ranks
+from ..common import ranks, rooms
 from ..common.config.models import FineConfig
 from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
@@ -85,7 +85,11 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
     judges = prepare_judges(run, FINE, device)
     learner = model.learner(config)
     watch = Watch("fine", config.steps, run.config.seed)
-    finished = functools.cache(lambda: model.surface().detach())
+
+    @functools.cache
+    def finished() -> Isosurface:
+        with rooms.asking():  # it is kept
+            return model.surface().detach()
 
     def step(index: int) -> dict[str, Number]:
         painting = config.paint_from is not None and index >= config.paint_from
