@@ -245,10 +245,12 @@ def run_options(found: Found, dry: bool) -> None:
 
 
 def run_kernels(found: Found, dry: bool) -> None:
-    """Each twin against plain torch."""
-    program = [str(HERE / "gpu_kernels.py"), *(["--dry"] if dry else [])]
-    for row in found.child("kernels", program, LIMITS_S["kernels"]):
-        found.add("kernels", row)
+    """Each twin against plain torch; then those that are compiled first, which may take minutes."""
+    program = [str(HERE / "gpu_kernels.py")]
+    ours, theirs = ["--twins", "torch", "triton"], ["--twins", "nvdiffrast", "nerfacc"]
+    for more in [["--dry"]] if dry else [ours, theirs]:
+        for row in found.child("kernels", [*program, *more], LIMITS_S["kernels"]):
+            found.add("kernels", row)
 
 
 def run_training(found: Found, dry: bool) -> None:

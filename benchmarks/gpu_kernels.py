@@ -1,6 +1,6 @@
 """One part of `gpu.py`: each twin of each hot function, against plain torch and the bandwidth.
 
-    python benchmarks/gpu_kernels.py [--dry]
+    python benchmarks/gpu_kernels.py [--dry] [--twins torch triton nerfacc nvdiffrast]
 
 Sizes of a full coarse step (four views of 64 px, 16 levels) and a full fine one (four views of 512
 px, a sphere of 80 thousand faces). `moved` counts what a call must at least read and write once;
@@ -29,7 +29,7 @@ from maquette.common.fields import hashgrid
 from maquette.common.rasterize import antialias, interpolate, rasterize, visible_faces
 from maquette.common.scene.cameras import orbit
 from maquette.common.scene.mesh import opposite_vertices
-from maquette.fine.isosurface import grid_surface
+from maquette.fine.isosurface import grid_surface, kaolin_obstacle
 from maquette.fine.tetgrid import TetGrid
 
 TWINS = ("torch", "triton", "nerfacc", "nvdiffrast")
@@ -40,14 +40,16 @@ def main() -> None:
     """Time every case under every twin that runs here."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dry", action="store_true", help="tiny, on the CPU")
-    dry = parser.parse_args().dry
+    parser.add_argument("--twins", nargs="+", choices=TWINS, default=TWINS)
+    options = parser.parse_args()
+    dry = options.dry
     device = torch.device("cpu" if dry else "cuda")
     torch.manual_seed(0)
     bandwidth = copied(device, 2**16 if dry else 2**28)
     print(json.dumps({"part": "a plain copy", "twin": "torch", "GB/s": bandwidth / 1e9}))
     for make in (coarse_cases, fine_cases):
         for part, work, moved in make(device, dry):
-            for name in TWINS:
+            for name in options.twins:
                 if name not in options_of(part):
                     continue
                 print(json.dumps(row(part, name, work, moved, bandwidth, device)), flush=True)
@@ -167,6 +169,10 @@ def fine_cases(device: torch.device, dry: bool) -> list[Case]:
     sdf = (grid.vertices(device=device).norm(dim=-1) - 0.6).requires_grad_()
     pixels, covered = views * size * size, raster.pixels.shape[0]
     drawn = views * (32 * vertices.shape[0] + 24 * faces.shape[0])
+    cases: list[Case] = []
+    if kaolin_obstacle(device) is None:
+        by_kaolin = both_ways(lambda: grid_surface(grid, sdf, backend="kaolin").vertices, sdf)
+        cases = [("tetrahedra by kaolin", by_kaolin, 5 * sdf.numel())]
     return [
         ("visibility", lambda: visible_faces(clip, faces, size, size), drawn + 16 * pixels),
         (
@@ -180,6 +186,7 @@ def fine_cases(device: torch.device, dry: bool) -> list[Case]:
             drawn + 60 * pixels,
         ),
         ("tetrahedra", both_ways(lambda: grid_surface(grid, sdf).vertices, sdf), 5 * sdf.numel()),
+        *cases,
     ]
 
 

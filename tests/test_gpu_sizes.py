@@ -36,6 +36,16 @@ def test_triton_does_the_work() -> None:
             assert twin_of(part, torch.device("cuda")) == "triton (compiled for this GPU)"
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_kernels_run_where_their_tensors_lie() -> None:
+    """Which GPU is the current one is nothing to a tensor of another."""
+    grid = HashGrid(HashGridConfig(levels=2, log2_entries=10))
+    points = torch.rand(500, 3)
+    wanted = grid(points)
+    assert torch.cuda.current_device() == 0
+    close(wanted.detach(), grid.to("cuda:1")(points.to("cuda:1")).detach(), 1e-5)
+
+
 def test_a_coarse_picture_and_its_gradient() -> None:
     """Four views of 64 px through a shell in a grid of 256 cells a side, with a full hash grid."""
     line = (torch.arange(256) + 0.5) / 128 - 1.0
