@@ -35,7 +35,6 @@ SHARED = SMALL_RUN | {
     "coarse.light.albedo_steps": 0,
     "coarse.losses.orientation": 1.0,
     "coarse.background.kind": "random",
-    "coarse.resolution": 32,
     "fine.resolution": 64,
     "export.faces": 300,
     "export.texture_size": 64,
