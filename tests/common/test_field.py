@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from maquette.common import backends
+from maquette.common.config.backends import BackendsConfig
 from maquette.common.config.fields import HashGridConfig
 from maquette.common.fields.field import HashField, grow
 from maquette.common.fields.hashgrid import resolutions, table_offsets
@@ -100,3 +102,22 @@ def test_the_gradient_of_position_matches_finite_differences() -> None:
     # Away from the cells' faces, where the slope of a trilinear grid jumps.
     point = torch.tensor([[0.031, 0.207, -0.411]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(made, (point,), eps=1e-6, atol=1e-5)
+
+
+def test_small_networks_may_multiply_in_bfloat16() -> None:
+    made = field()
+    plain = made(POINTS)
+    backends.use(BackendsConfig(networks="bfloat16"))
+    other = made(POINTS)
+    assert other.dtype == torch.float32
+    assert not torch.equal(other, plain)
+    assert torch.allclose(other, plain, atol=0.03 * float(plain.detach().abs().max()))
+    (slope,) = torch.autograd.grad(other.sum(), made.hidden.weight)
+    assert slope.dtype == torch.float32
+
+
+def test_tf32_is_asked_for_and_taken_back() -> None:
+    backends.use(BackendsConfig(networks="tf32"))
+    assert torch.get_float32_matmul_precision() == "high"
+    backends.use(BackendsConfig())
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -29,7 +29,7 @@ from maquette.common.guidance.judges import Views
 from maquette.common.guidance.prompts import ViewPrompts
 from maquette.common.guidance.prompts_cache import KnownTexts
 from maquette.common.guidance.score import ScoreDistillation
-from maquette.common.losses import SDS
+from maquette.common.losses import ISM, SDI, SDS, Distillation
 from maquette.common.priors.base import TextEmbedding
 from maquette.common.priors.loading import load_prior
 from maquette.common.priors.pretrained import PretrainedPrior
@@ -154,9 +154,14 @@ def test_the_played_device_does_not_mix_with_the_cpu(playing: Playing) -> None:
     ]
 
 
-@pytest.mark.parametrize("family", ["if", "sd15", "sdxl"])
-def test_a_priors_opinion_waits_for_nothing(family: str, tmp_path: Path) -> None:
-    judge = tiny_judge(family, tmp_path, DEVICE)
+@pytest.mark.parametrize(
+    ("family", "loss"),
+    [("if", SDS()), ("sd15", SDS()), ("sdxl", SDS()), ("sd15", ISM()), ("sd15", SDI(steps=2))],
+)
+def test_a_priors_opinion_waits_for_nothing(
+    family: str, loss: Distillation, tmp_path: Path
+) -> None:
+    judge = tiny_judge(family, tmp_path, DEVICE, loss)
     device_module._constant.cache_clear()
     with Playing() as played:
         send_texts(judge, DEVICE)
@@ -175,7 +180,9 @@ def test_a_priors_opinion_waits_for_nothing(family: str, tmp_path: Path) -> None
     device_module._constant.cache_clear()
 
 
-def tiny_judge(family: Any, folder: Path, device: torch.device) -> ScoreDistillation:
+def tiny_judge(
+    family: Any, folder: Path, device: torch.device, loss: Distillation | None = None
+) -> ScoreDistillation:
     """A small random diffusion model with guidance, its texts still on the CPU."""
     resolution = 32 if family == "if" else RESOLUTION
     name = str(build(family, folder / family))
@@ -188,7 +195,8 @@ def tiny_judge(family: Any, folder: Path, device: torch.device) -> ScoreDistilla
     prior.device = device
     if device.type != "cuda":
         prior.computing = nullcontext  # autocast knows no such device
-    return ScoreDistillation(prior, TextConditioner(prompts), SDS(guidance_scale=7.5), steps=4)
+    loss = (loss or SDS()).model_copy(update={"guidance_scale": 7.5})
+    return ScoreDistillation(prior, TextConditioner(prompts), loss, steps=4)
 
 
 def send_texts(judge: ScoreDistillation, device: torch.device) -> None:

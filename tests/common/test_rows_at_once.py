@@ -10,7 +10,7 @@ import torch
 from maquette.common.config.priors import PriorConfig
 from maquette.common.errors import UserError
 from maquette.common.priors.base import Condition
-from maquette.common.priors.loading import load_prior
+from maquette.common.priors.loading import load_prior, save_memory
 from maquette.common.priors.pretrained import PretrainedPrior
 from tests.reference.tiny_models import RESOLUTION, build
 
@@ -66,6 +66,34 @@ def test_the_user_may_say_how_many(folder: Path) -> None:
     whole = asked(loaded(folder))
     assert torch.allclose(asked(prior), whole, atol=1e-5)
     assert sizes == [3, 2]
+
+
+def test_networks_take_the_layout_and_the_dtype_that_are_chosen(folder: Path) -> None:
+    plain, other = loaded(folder), loaded(folder, vae_dtype="bfloat16", channels_last=True)
+    assert other.vae.dtype == torch.bfloat16
+    assert other.denoiser.dtype == torch.float32
+    assert other.denoiser.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    image = torch.rand(1, RESOLUTION, RESOLUTION, 3)
+    one, two = plain.encode_image(image), other.encode_image(image)
+    assert two.dtype == torch.float32
+    assert torch.allclose(one, two, atol=0.05 * float(one.abs().max()))
+    assert torch.allclose(asked(other), asked(plain), atol=1e-4)
+
+
+def test_what_a_cuda_graph_gives_is_kept_from_its_next_replay(folder: Path) -> None:
+    assert PriorConfig.model_validate({"compile": True}).compile == "kernels"
+    assert PriorConfig.model_validate({"compile": False}).compile == "none"
+    prior = loaded(folder)
+    output = torch.zeros(1, *prior.latent_shape)
+    prior.denoise = lambda x_t, t, condition: output.fill_(float(t[0]))
+    prior.options = prior.options.model_copy(update={"compile": "graphs"})
+    told = prior.encode_text(["a chair"])
+    first, second = (
+        prior.predict_noise(output * 0.0, torch.tensor([t]), Condition(told)) for t in (1, 2)
+    )
+    assert (float(first[0, 0, 0, 0]), float(second[0, 0, 0, 0])) == (1.0, 2.0)
+    with pytest.raises(UserError, match="graphs replays the denoiser where it lies"):
+        save_memory(prior, prior.options.model_copy(update={"offload": "model"}))
 
 
 def test_one_row_that_does_not_fit_ends_in_advice(folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maquette.common import ranks
 from maquette.common.config.priors import PriorConfig
 from maquette.common.config.prompts import PromptConfig
 from maquette.common.config.reading import build_config
@@ -227,6 +228,19 @@ def test_timesteps_follow_their_schedules() -> None:
     dreamtime = judge_of(prior, timesteps="dreamtime", t_max=0.9)
     expected = dreamtime_timesteps(prior.schedule, 10, 0.02, 0.9)
     assert [int(dreamtime.timesteps(i, 3)[2]) for i in range(10)] == expected.tolist()
+
+
+def test_the_latest_timestep_is_that_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that each of them takes as many steps of an inversion as one with all the views would."""
+    judge = judge_of(Speaking())
+    torch.manual_seed(5)
+    whole = judge.timesteps(0, 8)
+    for index in range(2):
+        monkeypatch.setattr(ranks, "_now", ranks.Ranks(index, 2, index))
+        torch.manual_seed(5)
+        own = judge.timesteps(0, 4)
+        assert torch.equal(own, whole[4 * index : 4 * index + 4])
+        assert judge._latest == int(whole.max())
 
 
 def test_dreamtime_needs_signal_at_every_level() -> None:
