@@ -248,11 +248,14 @@ def _pretrained(
     # VSD trains within the prior's own network, which no other run may then go on with.
     own = isinstance(config.distillation, VSD)
     loading = load if own else load_or_kept
+    chosen = options.dtype == "bfloat16"  # what is chosen is told of before anything is loaded
+    if chosen and (note := dtype_note(options, "sd", device)):
+        run.warn(note)
     prior = loading(options, device, text=known is None or parts_in_encoders)
     if stage.large:
         check_fits(prior.space, prior.resolution, config.resolution, prior.source)
     pin = _write_pin(folder, prior, file)
-    if note := dtype_note(options, pin["family"], device):
+    if not chosen and (note := dtype_note(options, pin["family"], device)):
         run.warn(note)
     seconds = round(time.monotonic() - began, 2)
     run.event("prior loaded", stage=stage.name, **pin, dtype=str(prior.dtype), seconds=seconds)
