@@ -35,7 +35,7 @@ SHARED = SMALL_RUN | {
     "coarse.light.albedo_steps": 0,
     "coarse.losses.orientation": 1.0,
     "coarse.background.kind": "random",
-    "fine.camera.distance": "[8, 8]",  # few pixels, so short sums, which round little
+    "fine.camera.distance": "[16, 16]",  # few pixels, so short sums, which round little
     "export.faces": 300,
     "export.texture_size": 64,
 }
