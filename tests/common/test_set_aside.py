@@ -72,7 +72,7 @@ def test_a_step_in_rows_is_the_step_that_asks(stage: str, monkeypatch: pytest.Mo
     found = []
     for held in (False, True):
         monkeypatch.setattr(backends, "sets_aside", lambda device, held=held: held)
-        marching = {"ray_marching": "triton"} if in_triton() else {}
+        marching = {"ray_marching": "triton"} if held and in_triton() else {}
         backends.use(BackendsConfig.model_validate(names | marching))
         torch.manual_seed(0)
         loss, learner = make(small(), CPU)(0)
