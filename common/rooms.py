@@ -109,6 +109,9 @@ def places_of(mask: Tensor, name: Hashable) -> Tensor:
         return indices_of(mask)
     order = mask.cumsum(0)
     rows = min(_held.take(name, order[-1]), size)
-    slot = torch.where(mask & (order <= rows), order - 1, rows)  # the last one is thrown away
-    found = torch.full_like(order[:1], size).repeat(rows + 1)
-    return found.scatter_(0, slot, torch.arange(size, device=mask.device))[:rows]
+    return nth_places(order, rows)
+
+
+def nth_places(order: Tensor, rows: int) -> Tensor:
+    """Where a running count `[N]` first reaches 1, 2, ... `rows`, int64; N where it never does."""
+    return torch.searchsorted(order, torch.arange(1, rows + 1, device=order.device))

@@ -236,11 +236,15 @@ def connectivity_torch(
     kept = torch.stack([first, second], dim=1)  # [M, 2] slots with a triangle
     place, slots = rooms.places_of(kept.view(-1), "faces"), ends.flatten(0, 1)
     triangles = slots[place.clamp_max(slots.shape[0] - 1) if held else place]  # [F, 3, 2]
+    full = (place < slots.shape[0])[:, None]
     if held:
-        full = (place < slots.shape[0])[:, None, None]
-        triangles = torch.where(full, triangles, triangles[:1, :1])
+        triangles = torch.where(full[..., None], triangles, triangles[:1, :1])
     edges, corner = _unique_edges(triangles.view(-1, 2), inside.shape[0])
-    return corner.view(-1, 3), edges
+    faces = corner.view(-1, 3)
+    if held:  # each at another vertex: sums over faces would wait for one
+        at = torch.arange(faces.shape[0], device=device) % edges.shape[0]
+        faces = torch.where(full, faces, at[:, None])
+    return faces, edges
 
 
 def tet_cases(inside: Tensor, tets: Tensor) -> Tensor:
@@ -273,9 +277,7 @@ def _edges_in_rows(given: Tensor, vertex_count: int, held: rooms.Rooms) -> tuple
     rank = new.cumsum(0) - 1
     count = rank[-1] + 1
     rows = min(held.take("edges", count), given.shape[0])
-    # The last row is thrown away: keys that are there already, and those without room.
-    slot = torch.where(new & (rank < rows), rank, rows)
-    keys = ordered[:1].repeat(rows + 1).scatter_(0, slot, ordered)[:rows]
+    keys = ordered[rooms.nth_places(rank + 1, rows).clamp_max(given.shape[0] - 1)]
     start, end = keys // vertex_count, keys % vertex_count
     end = torch.where(torch.arange(rows, device=given.device) < count, end, start)
     place = torch.empty_like(given).scatter_(0, order, rank.clamp_max(rows - 1))

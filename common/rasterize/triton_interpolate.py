@@ -184,6 +184,8 @@ def _bary_backward(
     g0 = tl.load(cotangent_ptr + index * 3, mask=alive, other=0.0).to(tl.float64)
     g1 = tl.load(cotangent_ptr + index * 3 + 1, mask=alive, other=0.0).to(tl.float64)
     g2 = tl.load(cotangent_ptr + index * 3 + 2, mask=alive, other=0.0).to(tl.float64)
+    # Rows that stay empty (`common.rooms`) hear nothing, and would all wait for one vertex.
+    spoken = (g0 != 0.0) | (g1 != 0.0) | (g2 != 0.0)
     scale = u0 + u1 + u2
     mean = (g0 * u0 + g1 * u1 + g2 * u2) / scale
     g0 = tl.where(u0 == r0, (g0 - mean) / scale, 0.0)
@@ -191,7 +193,7 @@ def _bary_backward(
     g2 = tl.where(u2 == r2, (g2 - mean) / scale, 0.0)
     mean = g0 * r0 + g1 * r1 + g2 * r2
     g0, g1, g2 = (g0 - mean) / total, (g1 - mean) / total, (g2 - mean) / total
-    heard = alive & (flat == 0)
+    heard = alive & (flat == 0) & spoken
     _add(grad_ptr, i, g2 * y1 - g1 * y2, g1 * x2 - g2 * x1, px, py, heard)
     _add(grad_ptr, j, g0 * y2 - g2 * y0, g2 * x0 - g0 * x2, px, py, heard)
     _add(grad_ptr, k, g1 * y0 - g0 * y1, g0 * x1 - g1 * x0, px, py, heard)
@@ -230,5 +232,6 @@ def _rows_backward(
             place = row * CHANNELS + channel
             total += heard * tl.load(table_ptr + place, mask=alive, other=0.0)
             if TABLE:
-                tl.atomic_add(grad_table_ptr + place, weight * heard, mask=alive, sem="relaxed")
+                target = grad_table_ptr + place
+                tl.atomic_add(target, weight * heard, mask=alive & (heard != 0.0), sem="relaxed")
         tl.store(grad_weight_ptr + index * 3 + side, total, mask=alive)
