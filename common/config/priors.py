@@ -100,8 +100,8 @@ class PriorConfig(Part):
     """Denoiser and VAE keep the channels of a pixel side by side, as fast convolutions of many
     GPUs want them in half precision."""
     compile: Annotated[
-        Compile,
+        Compile | bool,
         BeforeValidator(lambda v: ("kernels" if v else "none") if isinstance(v, bool) else v),
     ] = "none"
-    """Run the denoiser through torch.compile: `kernels` fuses its operations, `graphs` also
-    replays it as a CUDA graph, which wants `offload: none`. The first step takes a minute."""
+    """Run the denoiser through torch.compile: `kernels` (or true) fuses its operations, `graphs`
+    also replays it as a CUDA graph, which wants `offload: none`. The first step takes a minute."""
