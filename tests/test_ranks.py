@@ -70,7 +70,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         assert first.keys() == other.keys()
         moments = [key for key in first if key.endswith("exp_avg")]  # of one step: the gradient
         assert len(moments) > 3
-        # Sums of other lengths round otherwise, the more the longer they are, and nothing else does.
+        # Sums of other lengths round otherwise, longer ones more; nothing else differs.
         # Some parameters' own are sums that nearly cancel, of which that is a larger share.
         largest = max(float(first[key].abs().max()) for key in moments)
         assert largest > 0.0
