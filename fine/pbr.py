@@ -54,11 +54,13 @@ class Pbr(Material):
 
     @torch.no_grad()
     def _surface(self, points: Tensor) -> Tensor:
+        points = points.to(self.field.out.weight.device)
         there = self.layers(points, torch.zeros_like(points))
         return torch.cat([there.roughness, there.metallic], dim=-1)
 
     @torch.no_grad()
     def _bend(self, points: Tensor, normals: Tensor) -> Tensor:
+        points, normals = (x.to(self.field.out.weight.device) for x in (points, normals))
         return self._bent(self.field(points)[:, 5:], normals)
 
 
