@@ -91,7 +91,7 @@ def painted(caption: str, folder: Path, steps: int) -> Run:
         trimesh.Trimesh(vertices, mesh.faces.numpy(), process=False).export(file)
     settings = [
         *(f"fine.steps={steps}", "fine.material=pbr", "fine.checkpoint_every=50"),
-        f"fine.distillation.t_max=[[0, 0.85], [{steps}, 0.5]]",
+        "fine.texture.learning_rate=0.03",
     ]
     choices = Choices(prior="exact", settings=settings, out=str(folder / slug(caption)))
     told = mesh_words(str(file), True, "y", None)
