@@ -13,6 +13,7 @@ import trimesh
 from torch import Tensor
 from torch.nn import functional as F
 
+from maquette.common.config.export import ExportConfig
 from maquette.common.config.fields import HashGridConfig
 from maquette.common.config.material import PbrConfig
 from maquette.common.config.reading import build_config
@@ -28,6 +29,7 @@ from maquette.common.scene.mesh import Mesh
 from maquette.common.scene.shading import headlights, shade
 from maquette.common.toybox.objects import build
 from maquette.common.toybox.studio import photograph
+from maquette.fine.export.export import export
 from maquette.fine.export.finish import bake_bent, bake_finish, check_finish, write_loose
 from maquette.fine.export.normals import unpacked
 from maquette.fine.export.pictures import encoded
@@ -120,7 +122,8 @@ def test_under_skies_it_learns_what_the_truth_is_made_of(metal: float) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    found = material.layers(points, points)
+    with torch.no_grad():
+        found = material.layers(points, points)
     assert float((found.albedo - truth).square().mean()) < 10**-2.6  # 26 dB
     assert float((found.metallic - metal).abs().mean()) < 0.12
     assert float((found.roughness - 0.3).abs().mean()) < 0.12
@@ -256,6 +259,27 @@ def test_normals_of_the_material_are_in_the_normal_map(baked) -> None:
     expected = 1.0 / np.sqrt(1.0 + 0.3**2)  # where the surface looks across
     assert local[..., 2].min() > 0.9
     assert local[..., 2].min() == pytest.approx(expected, abs=0.02)
+
+
+def test_an_export_holds_all_of_it(tmp_path: Path) -> None:
+    finish = Finish(
+        lambda p: torch.stack([0.5 + 0.5 * p[:, 2], (p[:, 0] > 0).float()], dim=-1),
+        lambda p, n: F.normalize(n + n.new_tensor([0.0, 0.0, 0.2]), dim=-1),
+    )
+    config = ExportConfig.model_validate(
+        {"formats": "obj,glb,3mf", "texture_size": 64, "unwrap_limit": 1e-3}
+    )
+    report = export(ball(), lambda p: 0.5 + 0.5 * p, tmp_path, "ball", config=config, finish=finish)
+    assert {"ball-roughness.png", "ball-metallic.png", "ball-normal.png"} < report.digests.keys()
+    assert report.glb is not None
+    data = report.glb.read_bytes()
+    document = json.loads(data[20 : 20 + struct.unpack("<I", data[12:16])[0]])
+    names = ["ball", "ball-normal", "ball-finish"]
+    assert [image["name"] for image in document["images"]] == names
+    (material,) = document["materials"]
+    assert material["normalTexture"] == {"index": 1}
+    assert material["pbrMetallicRoughness"]["metallicRoughnessTexture"] == {"index": 2}
+    assert "TANGENT" in document["meshes"][0]["primitives"][0]["attributes"]
 
 
 def test_settings_are_checked() -> None:
