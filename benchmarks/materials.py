@@ -1,6 +1,6 @@
 """How near a `pbr` material comes to what toys are made of, seen under skies drawn at random.
 
-    python benchmarks/materials.py                    # three toys, painted on their true meshes
+    python benchmarks/materials.py                    # two toys, painted on their true meshes
     python benchmarks/materials.py --steps 60         # a quick look, written nowhere
 
 Each toy's mesh, without colours, is painted by `fine.material=pbr` (the shape stays as it is) with
@@ -38,7 +38,7 @@ from maquette.fine.meshes.begin import adopt, look_at
 from maquette.fine.model import render_surface
 from maquette.fine.train import load_finished, run_fine
 
-CAPTIONS = ("a blue robot", "a yellow teapot", "a red mushroom")
+CAPTIONS = ("a blue robot", "a yellow teapot")
 STEPS = 200
 VIEWS = 16
 SIZE = 256
