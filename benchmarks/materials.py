@@ -14,6 +14,7 @@ a table goes into RESULTS.md, and docs/images/materials.png shows what was found
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from maquette.common.light.skies import studio_skies
 from maquette.common.rasterize import Raster, antialias, interpolate, rasterize, scatter_image
 from maquette.common.runs.folder import Run, slug
 from maquette.common.scene.cameras import Cameras, orbit, sphere_views
-from maquette.common.scene.images import psnr, save_strip
+from maquette.common.scene.images import save_strip
 from maquette.common.toybox.objects import ToyObject, build
 from maquette.common.toybox.studio import photograph
 from maquette.fine.export.write import to_file_axes
@@ -120,15 +121,13 @@ def compared(run: Run, caption: str) -> Found:
         shown = photo[(seen.face_index >= 0)[0]]
         flat = scatter_image(albedo, seen, torch.zeros(3))[0][(seen.face_index >= 0)[0]]
         lit_error += (shown - flat).square().mean(dim=-1).sum().double()
-    mean = sums / count
-    worst = lit_error / count
-    one = torch.zeros(1)
-    return Found(
-        psnr(one, mean[:1].sqrt()),
-        psnr(one, worst[None].sqrt()),
-        float(mean[1]),
-        float(mean[2]),
-    )
+    squared, rough, metal = (sums / count).tolist()
+    return Found(_decibels(squared), _decibels(float(lit_error) / count), rough, metal)
+
+
+def _decibels(squared: float) -> float:
+    """PSNR of a mean squared difference of values in [0, 1]."""
+    return -10.0 * math.log10(squared)
 
 
 @torch.no_grad()
