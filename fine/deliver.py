@@ -81,6 +81,7 @@ def _deliver(run: Run, config: ExportConfig) -> None:
             kept=kept,
             notes=notes,
             made_of=_mark(run, config),
+            finish=model.texture.finish(),
         )
         finish(folder, _origin(run, config))
     run.event("exported", faces=report.faces_out, psnr=report.psnr_mean, seconds=report.seconds)

@@ -1,6 +1,8 @@
-"""The fine stage's model: a deformable tetrahedral grid with a texture field, and its pictures."""
+"""The fine stage's model: a deformable tetrahedral grid with a material, and its pictures."""
 
 from __future__ import annotations
+
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -8,16 +10,19 @@ from torch.nn import functional as F
 
 from ..common.config.models import FineConfig
 from ..common.errors import UserError
+from ..common.fields.field import HashField
 from ..common.guidance.judges import Views
+from ..common.light.skies import Skies
 from ..common.rasterize import antialias, interpolate, rasterize, scatter_image, surface_image
 from ..common.runs.loop import Learner
 from ..common.scene.cameras import Cameras
 from ..common.scene.mesh import Mesh, opposite_vertices, vertex_normals
-from ..common.scene.shading import Lights, shade
 from .first_shape import FirstShape
 from .isosurface import Backend, Isosurface, grid_surface
+from .material import Lighting, Material, lit
+from .pbr import pbr_of
 from .tetgrid import TetGrid
-from .texture import Texture, texture_of
+from .texture import texture_of
 
 
 class Lattice(nn.Module):
@@ -35,7 +40,7 @@ class FineModel:
     resolution. offset: `[(R+1)^3, 3]`, raw, see `TetGrid.deform`.
     """
 
-    def __init__(self, grid: TetGrid, sdf: Tensor, texture: Texture) -> None:
+    def __init__(self, grid: TetGrid, sdf: Tensor, texture: Material) -> None:
         self.grid = grid
         self.sdf = Lattice(sdf)
         self.offset = Lattice(torch.zeros(sdf.shape[0], 3, device=sdf.device))
@@ -46,7 +51,7 @@ class FineModel:
     @staticmethod
     def begin(shape: FirstShape, config: FineConfig, device: torch.device) -> FineModel:
         """The model of a first shape, before any refinement; a checkpoint may be loaded into it."""
-        texture = texture_of(shape.color, config.texture.extra_levels)
+        texture = material_of(shape.color, config)
         model = FineModel(lattice(config), shape.distance.to(device), texture.to(device))
         model.isosurface = config.geometry.isosurface
         return model
@@ -99,7 +104,7 @@ class FineModel:
 class KeptModel:
     """A surface that stays as it is, and a texture that learns."""
 
-    def __init__(self, mesh: Mesh, texture: Texture) -> None:
+    def __init__(self, mesh: Mesh, texture: Material) -> None:
         self.texture = texture
         self._mesh = mesh
 
@@ -138,8 +143,19 @@ def begin_model(shape: FirstShape, config: FineConfig, device: torch.device) -> 
     """The model of a first shape, before any refinement; a checkpoint may be loaded into it."""
     if shape.kept is None:
         return FineModel.begin(shape, config, device)
-    texture = texture_of(shape.color, config.texture.extra_levels)
+    texture = material_of(shape.color, config)
     return KeptModel(shape.kept.to(device), texture.to(device))
+
+
+def material_of(color: HashField, config: FineConfig) -> Material:
+    """The material that a colour field begins as."""
+    match config.material:
+        case "albedo":
+            return texture_of(color, config.texture.extra_levels)
+        case "pbr":
+            return pbr_of(color, config.texture.extra_levels, config.pbr)
+        case _:
+            assert_never(config.material)
 
 
 def lattice(config: FineConfig) -> TetGrid:
@@ -155,9 +171,9 @@ def boundary_points(resolution: int) -> Tensor:
 
 def render_surface(
     surface: Isosurface,
-    texture: Texture,
+    texture: Material,
     cameras: Cameras,
-    lights: Lights,
+    lights: Lighting,
     resolution: int,
     background: Tensor,
     painting: bool = False,
@@ -170,10 +186,8 @@ def render_surface(
     raster = rasterize(vertices, faces, cameras.mvp(), resolution, resolution)
     attributes = torch.cat([vertices, vertex_normals(vertices, faces)], dim=-1)
     points, normals = interpolate(attributes, raster).split(3, dim=-1)
-    # The texture is a function of space: its gradient belongs to it, not to where the surface lies.
-    albedo = texture(points.detach())
     normals = F.normalize(normals, dim=-1)
-    colors = shade(albedo, normals, points, lights, raster.view)
+    colors = lit(texture, points, normals, cameras, lights, raster.view)
     opposite = opposite_vertices(faces)
     image = antialias(scatter_image(colors, raster, background), raster, opposite)
 
@@ -190,4 +204,5 @@ def render_surface(
         return shown[..., 0], shown[..., 1:]
 
     seen = surface_image(points, normals, raster) if painting else None
-    return Views(image, cameras, background, coverage, seen, geometry)
+    skies = lights if isinstance(lights, Skies) else None
+    return Views(image, cameras, background, coverage, seen, geometry, skies=skies)

@@ -8,8 +8,8 @@ from torch import Tensor
 from ..common.config.models import FineConfig
 from ..common.guidance.judges import Views
 from ..common.scene.cameras import Cameras
-from ..common.scene.views import studio_lights
 from ..common.watch.looks import Look
+from .material import studio
 from .model import AnyModel, render_surface
 
 
@@ -36,7 +36,7 @@ class Pictured:
         self, cameras: Cameras, resolution: int, background: Tensor, painting: bool
     ) -> Views:
         model, cameras = self._model, cameras.to(self._model.device)
-        lights = studio_lights(cameras, self._config.light)
+        lights = studio(self._config, cameras)
         return render_surface(
             model.surface(), model.texture, cameras, lights, resolution, background, painting
         )

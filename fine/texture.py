@@ -1,14 +1,15 @@
-"""The texture of the fine stage: a hash field over space that starts from a colour field."""
+"""The plain material: albedo alone, a hash field over space that starts from a colour field."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..common.fields.field import HashField, grow
+from .material import Layers, Material
 
 
-class Texture(nn.Module):
+class Texture(Material):
     """Albedo `[N, 3]` in [0, 1] of world points `[N, 3]`."""
 
     def __init__(self, field: HashField) -> None:
@@ -17,6 +18,12 @@ class Texture(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         return torch.sigmoid(self.field(points))
+
+    def layers(self, points: Tensor, normals: Tensor) -> Layers:
+        """The albedo; where more is asked for, it is matt and no metal."""
+        albedo = self(points)
+        none = torch.zeros_like(albedo[:, :1])
+        return Layers(albedo, normals, none + 1.0, none)
 
 
 def texture_of(color: HashField, extra_levels: int) -> Texture:

@@ -41,12 +41,13 @@ from ..common.runs.progress import say
 from ..common.runs.stage import FINE
 from ..common.scene.cameras import Cameras, orbit, sphere_views
 from ..common.scene.images import save_strip
-from ..common.scene.views import picture_lights, sample_views, studio_lights
+from ..common.scene.views import picture_lights
 from ..common.schedules import step_schedule
 from ..common.watch.ends import picture_end
 from ..common.watch.growth import watching_growth
 from .first_shape import FIRST, from_coarse, read_first, silhouette_iou, write_first
 from .isosurface import Isosurface
+from .material import studio, views_of_step
 from .meshes.begin import read_start, shape_of
 from .model import AnyModel, FineModel, begin_model, lattice, render_surface
 from .pictures import Pictured
@@ -93,9 +94,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
 
     def step(index: int) -> dict[str, Number]:
         painting = config.paint_from is not None and index >= config.paint_from
-        cameras, lights = sample_views(
-            config.camera, config.light, config.views, index, device, judges.group
-        )
+        cameras, lights = views_of_step(config, index, device, judges.group)
         with learner.step(device), judges.memory_advice():
             surface = finished() if painting else model.surface()
             views = render_surface(
@@ -243,7 +242,7 @@ def preview(model: AnyModel, config: FineConfig, count: int = 4, resolution: int
 
 
 def _look(model: AnyModel, config: FineConfig, cameras: Cameras, resolution: int) -> Tensor:
-    lights = studio_lights(cameras, config.light)
+    lights = studio(config, cameras)
     white = torch.ones(3, device=cameras.azimuth.device)
     return render_surface(model.surface(), model.texture, cameras, lights, resolution, white).image
 

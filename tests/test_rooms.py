@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("common/losses",),
     ("common/config",),
     ("common/backends", "common/rooms", "common/triton_probe"),
-    ("common/scene", "common/fields", "common/picture"),
+    ("common/scene", "common/fields", "common/picture", "common/light"),
     ("common/rasterize",),
     ("common/runs", "common/toybox", "common/priors"),
     ("common/embedded",),

@@ -18,6 +18,7 @@ from .export import ExportConfig
 from .fields import HashGridConfig
 from .image import ImageConfig, ReferenceConfig
 from .judges import ClipConfig, JudgeWeights
+from .material import MaterialName, PbrConfig
 from .mesh import MeshConfig
 from .priors import PriorConfig
 from .prompts import PromptConfig
@@ -171,6 +172,9 @@ class FineConfig(StageConfig):
     told which surface it paints is told it from there on."""
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()
+    material: MaterialName = "albedo"
+    """`albedo`: colours alone, under a lamp; `pbr`: roughness and metal too, under skies."""
+    pbr: PbrConfig = PbrConfig()
     camera: CameraConfig = CameraConfig(fovy=(30.0, 45.0))
     light: LightConfig = LightConfig(albedo_steps=0)
     losses: FineLossConfig = FineLossConfig()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..light.skies import Skies
 from ..priors.base import Condition, Prior, TextEmbedding
 from ..priors.noise import cosine_schedule
 from ..scene.cameras import Cameras
@@ -49,6 +50,7 @@ class ExactPrior(Prior):
     """The toybox's true views as a diffusion model, in pixels at 64 px or in latents at 512 px."""
 
     takes_camera = True
+    takes_skies = True
 
     def __init__(
         self,
@@ -92,32 +94,41 @@ class ExactPrior(Prior):
         noise = torch.empty_like(x_t)
         for prompt in dict.fromkeys(text.prompts):
             rows = [row for row, other in enumerate(text.prompts) if other == prompt]
-            for row, views in zip(
-                rows, self.true_views(prompt, camera[torch.tensor(rows)]), strict=True
-            ):
+            here = torch.tensor(rows)
+            skies = None if condition.skies is None else condition.skies[here]
+            known = self.true_views(prompt, camera[here], skies)
+            for row, views in zip(rows, known, strict=True):
                 here = slice(row, row + 1)
                 x0 = posterior_mean(x_t[here], alpha[here], sigma[here], views[None])
                 noise[here] = (x_t[here] - alpha[here] * x0) / sigma[here]
         return noise
 
-    def true_views(self, prompt: str, cameras: Cameras) -> list[Tensor]:
+    def true_views(self, prompt: str, cameras: Cameras, skies: Skies | None = None) -> list[Tensor]:
         """What each of B cameras may see of a prompt: B times `[K, C, h, w]`, in the model's space.
 
-        The last ones are kept: some losses ask for the same view many times a step.
+        skies: what lights them in place of the studio's lamp. The last ones are kept: some losses
+        ask for the same view many times a step.
         """
         angles = torch.stack(
             [cameras.azimuth, cameras.elevation, cameras.distance, cameras.fovy], dim=-1
         )
         prompt = self.shown.caption if self.shown and not prompt else prompt
+        if skies is not None:
+            told = [skies.kind[:, None].float(), skies.turn.flatten(1), skies.exposure[:, None]]
+            angles = torch.cat([angles, *(t.to(angles) for t in told)], dim=-1)
         keys = [(prompt, *row) for row in angles.tolist()]
         found = {key: self._views[key] for key in keys if key in self._views}
         missing = {key: number for number, key in enumerate(keys) if key not in found}
         if missing:
-            here = cameras[torch.tensor(list(missing.values()))].to(self.device)
+            index = torch.tensor(list(missing.values()))
+            here, sky = cameras[index].to(self.device), None
             turn = 0.0 if self.shown is None else self.shown.turn
             here = replace(here, azimuth=here.azimuth + turn) if turn else here
             toys = self._toys(prompt)
-            views = torch.stack([photograph(toy, here, self.resolution) for toy in toys], dim=1)
+            if skies is not None:
+                sky = skies[index].turned(turn).to(self.device)
+            photos = [photograph(toy, here, self.resolution, skies=sky) for toy in toys]
+            views = torch.stack(photos, dim=1)
             found |= {key: self.encode_image(v) for key, v in zip(missing, views, strict=True)}
         kept = [*self._views.items(), *((key, found[key]) for key in missing)]
         self._views = dict(kept[-KEPT:])

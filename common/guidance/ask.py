@@ -150,6 +150,6 @@ def _told_alike(conditions: list[Condition]) -> list[list[int]]:
     """Which conditions tell the same things, a picture say, and so go into one call."""
     groups: dict[tuple[bool, ...], list[int]] = {}
     for index, c in enumerate(conditions):
-        told = (c.cameras is not None, c.reference is not None, c.surface is not None)
+        told = tuple(x is not None for x in (c.cameras, c.reference, c.surface, c.skies))
         groups.setdefault(told, []).append(index)
     return list(groups.values())

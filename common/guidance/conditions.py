@@ -7,6 +7,7 @@ of the object and where it was taken from is another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol
@@ -14,6 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from ..light.skies import Skies
 from ..priors.base import Condition, Reference
 from ..scene.cameras import Cameras
 from .prompts import ViewPrompts
@@ -42,7 +44,13 @@ class Rows:
 
     def on(self, surface: Tensor) -> Rows:
         """The same conditions, all told the surface of the views, `[B, 7, h, w]`."""
-        told = partial(replace, surface=surface)
+        return self._told(partial(replace, surface=surface))
+
+    def under(self, skies: Skies) -> Rows:
+        """The same conditions, all told what lights the views."""
+        return self._told(partial(replace, skies=skies))
+
+    def _told(self, told: Callable[[Condition], Condition]) -> Rows:
         return Rows(
             told(self.wanted),
             told(self.empty),

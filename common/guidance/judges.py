@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..device import Number
 from ..errors import UserError
+from ..light.skies import Skies
 from ..options import Schedule
 from ..runs.checkpoints import under_prefix, with_prefix
 from ..scene.cameras import Cameras
@@ -34,7 +35,8 @@ class Views:
     that is told it would take any shape for the right one. geometry: gives how far away along the
     camera's axis what is seen lies, `[B, H, W]`, and its normals in the world, `[B, H, W, 3]`, both
     of some value where nothing is. look: renders the same scene, differentiably, from other cameras
-    at a resolution, as a picture of it is lit at this step.
+    at a resolution, as a picture of it is lit at this step. skies: what lights the views, if skies
+    do.
     """
 
     image: Tensor
@@ -44,6 +46,7 @@ class Views:
     surface: Tensor | None = None
     geometry: Callable[[], tuple[Tensor, Tensor]] | None = None
     look: Callable[[Cameras, int], Views] | None = None
+    skies: Skies | None = None
 
     @cached_property
     def opacity(self) -> Tensor:

@@ -75,9 +75,7 @@ class ScoreDistillation:
         t, latest = self.timesteps(step, count), self._latest
         t = send(t, x.device)
         noise = ranks.drawn(torch.randn, *x.shape).to(x, non_blocking=True)
-        rows = self.conditioner.rows(views.cameras)
-        if views.surface is not None and self.prior.takes_surface:
-            rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
+        rows = self.rows(views, x)
         gradient = self.gradient(x, views, t, noise, rows, step, latest)
         terms = [(x, gradient[0])]
         if gradient[1] is not None:
@@ -86,6 +84,15 @@ class ScoreDistillation:
             self._seen = _Seen(x.detach(), rows, views)
         loss = torch.stack([(value * wanted).sum() for value, wanted in terms]).sum() / count
         return Judged(loss, {"gradient": shown(gradient[0].pow(2).mean().sqrt())})
+
+    def rows(self, views: Views, x: Tensor) -> Rows:
+        """The conditions of views whose images are `x` to the prior, told what it takes of them."""
+        rows = self.conditioner.rows(views.cameras)
+        if views.surface is not None and self.prior.takes_surface:
+            rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
+        if views.skies is not None and self.prior.takes_skies:
+            rows = rows.under(views.skies)
+        return rows
 
     @torch.no_grad()
     def gradient(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..priors.camera_features import at_grid
 from ..schedules import timestep_range
 from .judges import Views
 from .score import ScoreDistillation
@@ -32,10 +31,7 @@ def wanted_views(judge: ScoreDistillation, views: Views, step: int) -> Tensor | 
     low, high = timestep_range(judge.loss.t_min, judge.loss.t_max, step)
     level = share_to_timestep((low + high) / 2, len(judge.prior.schedule))
     t = torch.full((x.shape[0],), level, device=x.device)
-    rows = judge.conditioner.rows(views.cameras)
-    if views.surface is not None and judge.prior.takes_surface:
-        rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
-    ask = judge.ask(rows, views, step)
+    ask = judge.ask(judge.rows(views, x), views, step)
     alpha, sigma = ask.levels(t, x)
     x_t = ask.add_noise(x, noise, t)
     found = (x_t - sigma * ask.guided(x_t, t, ask.scale)) / alpha

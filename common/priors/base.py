@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..device import send
+from ..light.skies import Skies
 from ..scene.cameras import Cameras
 from .noise import NoiseSchedule
 
@@ -92,13 +93,15 @@ class Condition:
 
     text: B rows. cameras: the views' own, or None where they aren't told. reference: pictures of
     the object; surface: what the views see of one that is to be painted, `[B, 7, h, w]` at the
-    resolution of x (see `camera_features.BUFFER`); both for priors that know what to do with them.
+    resolution of x (see `camera_features.BUFFER`); skies: what lights the views, if a sky does; all
+    for priors that know what to do with them.
     """
 
     text: TextEmbedding
     cameras: Cameras | None = None
     reference: Reference | None = None
     surface: Tensor | None = None
+    skies: Skies | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -109,18 +112,25 @@ class Condition:
         cameras = None if self.cameras is None else _rows(self.cameras, index)
         reference = None if self.reference is None else self.reference.select(index)
         surface = None if self.surface is None else self.surface[send(index, self.surface.device)]
-        return Condition(self.text.select(rows), cameras, reference, surface)
+        skies = None if self.skies is None else self.skies[send(index, self.skies.kind.device)]
+        return Condition(self.text.select(rows), cameras, reference, surface, skies)
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
         """The rows of several conditions, one after the other.
 
-        Raises ValueError if some of them tell a camera, a reference or a surface and others don't.
+        Raises ValueError if some of them tell a camera, say, or a surface, and others don't.
         """
         cameras = [part.cameras for part in parts if part.cameras is not None]
         references = [part.reference for part in parts if part.reference is not None]
         surfaces = [part.surface for part in parts if part.surface is not None]
-        told = {"cameras": cameras, "reference": references, "surface": surfaces}
+        skies = [part.skies for part in parts if part.skies is not None]
+        told = {
+            "cameras": cameras,
+            "reference": references,
+            "surface": surfaces,
+            "skies": skies,
+        }
         for name, found in told.items():
             if found and len(found) != len(parts):
                 raise ValueError(f"{name}: expected in all of {len(parts)} parts or in none")
@@ -129,6 +139,7 @@ class Condition:
             Cameras.cat(cameras) if cameras else None,
             Reference.cat(references) if references else None,
             torch.cat(surfaces) if surfaces else None,
+            Skies.cat(skies) if skies else None,
         )
 
 
@@ -145,6 +156,7 @@ class Prior(ABC):
         takes_camera: whether it makes use of a condition's cameras.
         takes_reference: whether it makes use of a condition's reference.
         takes_surface: whether it makes use of a condition's surface.
+        takes_skies: whether it makes use of a condition's skies.
         group: how many views of one object it denoises jointly: rows come in runs of so many,
             views of one elevation, evenly around the object, all at one timestep.
         schedule: the noise levels.
@@ -155,6 +167,7 @@ class Prior(ABC):
     takes_camera: bool
     takes_reference: bool = False
     takes_surface: bool = False
+    takes_skies: bool = False
     group: int = 1
     schedule: NoiseSchedule
 

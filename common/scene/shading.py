@@ -22,10 +22,8 @@ ALBEDO, TEXTURELESS, LAMBERTIAN = 0, 1, 2
 class Lights:
     """One lamp for each of B views.
 
-        position: world, `[B, 3]`. ambient: share of light from everywhere, `[B]` in [0, 1].
-        mode: int64 `[B]`, from ..device import send
-
-    ALBEDO, TEXTURELESS or LAMBERTIAN.
+    position: world, `[B, 3]`. ambient: share of light from everywhere, `[B]` in [0, 1].
+    mode: int64 `[B]`, ALBEDO, TEXTURELESS or LAMBERTIAN.
     """
 
     position: Tensor

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..scene.mesh import Mesh, face_normals, opposite_vertices, vertex_normals
 from . import animals, things, vehicles
 from .clay import PRIMARY, SECONDARY, Clay, accent
+from .finishes import finish
 from .grammar import COLORS, PARTNERS, Caption, parse
 from .patterns import Kind, Pattern, make_pattern
 
@@ -74,6 +75,7 @@ class ToyObject:
     the origin, farthest vertex at RADIUS.
     part_of_face, paint_of_face: int64 `[F]`; paint 0 is the caption's main colour.
     paints: `[P, 3]` sRGB. other: `[3]`, the pattern's other colour. pattern: None if plain.
+    finishes: `[P, 2]`, roughness and metallic of each paint.
     """
 
     caption: Caption
@@ -83,6 +85,7 @@ class ToyObject:
     paints: Tensor
     other: Tensor
     pattern: Pattern | None
+    finishes: Tensor
 
     @cached_property
     def normals(self) -> Tensor:
@@ -108,6 +111,10 @@ class ToyObject:
         covered = self.pattern.covers(points[main], normals)
         return colors.index_put((main[covered],), self.other)
 
+    def finish(self, faces: Tensor) -> Tensor:
+        """Roughness and metallic `[N, 2]` in [0, 1] of points on `faces` (int64 `[N]`)."""
+        return self.finishes[self.paint_of_face[faces]]
+
     def to(self, device: torch.device | str) -> ToyObject:
         """The same object with its tensors on `device`."""
         return replace(
@@ -118,6 +125,7 @@ class ToyObject:
             paints=self.paints.to(device),
             other=self.other.to(device),
             pattern=None if self.pattern is None else self.pattern.to(device),
+            finishes=self.finishes.to(device),
         )
 
 
@@ -142,6 +150,7 @@ def build(caption: Caption | str, instance: int = 0) -> ToyObject:
         paints=torch.tensor([_color(name, caption, recipe) for name in palette]),
         other=torch.tensor(COLORS[caption.second or PARTNERS[caption.color]]),
         pattern=_pattern(caption, recipe, mesh, paint_of_face == 0),
+        finishes=torch.tensor([finish(caption.category, name) for name in palette]),
     )
 
 

@@ -1,6 +1,7 @@
 """The photo studio of the toybox: how the truth of a caption looks from a camera.
 
-One lamp, in the camera; a little light from everywhere; a magenta backdrop. Whatever learns or
+One lamp, in the camera; a little light from everywhere; a magenta backdrop. (Where skies are given
+they are the light instead, and show what the toy's paints are made of.) Whatever learns or
 knows the toybox's views (the exact prior, the embedded one) speaks of these pictures, so a run that
 it guides renders under the same light and before the same backdrop (`configs/toybox.yaml`).
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..light.shading import lit_by_sky
+from ..light.skies import Skies
 from ..rasterize import (
     Raster,
     antialias,
@@ -42,16 +45,23 @@ def photograph(
     resolution: int,
     window: Tensor | None = None,
     backdrop: Color = BACKDROP,
+    skies: Skies | None = None,
 ) -> Tensor:
     """Lit, antialiased views `[B, resolution, resolution, 3]` of a toy, sRGB in [0, 1].
 
-    window: `window_matrix` rows `[B, 4, 4]`, for pictures of parts of the views.
+    window: `window_matrix` rows `[B, 4, 4]`, for pictures of parts of the views. skies: what lights
+    the toy in place of the lamp.
     """
     raster, points, albedo = _surface(toy, cameras, resolution, window)
     # Smooth normals: bevels carry the edges, and the facets of round parts are not the toy's.
     normals = F.normalize(interpolate(toy.normals, raster), dim=-1)
-    lamp = headlights(cameras.position, AMBIENT)
-    colors = shade(albedo, normals, points, lamp, raster.view)
+    if skies is None:
+        lamp = headlights(cameras.position, AMBIENT)
+        colors = shade(albedo, normals, points, lamp, raster.view)
+    else:
+        rough, metal = toy.finish(raster.face).split(1, dim=-1)
+        eye = F.normalize(cameras.position[raster.view] - points, dim=-1)
+        colors = lit_by_sky(albedo, rough, metal, normals, eye, skies, raster.view)
     return _compose(toy, colors, raster, backdrop)
 
 

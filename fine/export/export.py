@@ -20,11 +20,13 @@ from ...common.runs.folder import slug
 from ...common.runs.whole_folder import digests
 from ...common.scene.images import png_bytes
 from ...common.scene.mesh import Mesh
+from ..material import Finish
 from .bake import CHUNK, AlbedoFn, bake
 from .budget import decimated_by_shape
 from .clean import cleaned, decimate, without_inner_parts
+from .finish import bake_bent, bake_finish, check_finish, write_loose
 from .levels import levels_of_detail
-from .normals import bake_normals, flipped, tangents
+from .normals import flipped, tangents
 from .order import cache_misses, in_cache_order
 from .pictures import encoded, large_images
 from .placement import MILLIMETRES, Pose, formats_of, placed, target_of
@@ -121,6 +123,8 @@ class _Model:
     colors: AlbedoFn
     """The field, at the nearest points of the undecimated surface."""
     normal_map: NDArray[np.uint8] | None
+    finish: NDArray[np.uint8] | None
+    """Roughness and metallic, for materials that have them."""
 
 
 def export(
@@ -139,6 +143,7 @@ def export(
     kept: Unwrapped | None = None,
     made_of: str = "",
     notes: Sequence[str] = (),
+    finish: Finish | None = None,
 ) -> ExportReport:
     """Export a model: clean, decimate, unwrap, bake, write, read back, compare.
 
@@ -150,7 +155,7 @@ def export(
     with; by default the cleaned mesh before decimation. on_step: is told each step's name. pose:
     how the world's axes become the files'. kept: a mesh whose geometry and texture coordinates stay
     as they are; then nothing is cleaned, decimated or unwrapped. made_of, notes: what the report
-    keeps beside its own.
+    keeps beside its own. finish: what the material has beside its albedo, at the same points.
 
     Writes the files of each format, turntable.png and report.json, which is the last. On the CPU
     two exports of the same model give the same files, unless xatlas meets its time limit in one of
@@ -169,7 +174,7 @@ def export(
     name = slug(name)
     device = mesh.vertices.device
     clock, notes = _Clock(on_step), list(notes)
-    model, dropped = _prepared(mesh, albedo_fn, given, kept, clock, notes)
+    model, dropped = _prepared(mesh, albedo_fn, finish, given, kept, clock, notes)
     with clock.step("levels"):
         levels = [model.unwrapped, *levels_of_detail(model.unwrapped, given.lods, notes)]
     with clock.step("write"):
@@ -222,6 +227,7 @@ def export(
 def _prepared(
     mesh: Mesh,
     albedo_fn: AlbedoFn,
+    finish: Finish | None,
     config: ExportConfig,
     kept: Unwrapped | None,
     clock: _Clock,
@@ -252,10 +258,12 @@ def _prepared(
             reach = REACH_SHARE * float(np.linalg.norm(np.ptp(whole.vertices.numpy(), axis=0)))
             surface = Surface(whole, reach)
         texture = bake(unwrapped, config.texture_size, albedo_fn, device, surface).texture
+        size = config.texture_size
+        finished = None if finish is None else bake_finish(unwrapped, size, finish, device, surface)
         normal_map = None
-        if config.normal_map and surface is not None:
-            normal_map = bake_normals(unwrapped, config.texture_size, surface)
-        elif config.normal_map:
+        if config.normal_map or (finish is not None and finish.bend is not None):
+            normal_map = bake_bent(unwrapped, size, surface, finish, device)
+        if config.normal_map and normal_map is None:
             notes.append("no normal map: the faces are the model's own, so that it would be flat")
 
     @torch.no_grad()
@@ -267,7 +275,7 @@ def _prepared(
         parts = [albedo_fn(part.to(device)).float().cpu() for part in points.split(CHUNK)]
         return torch.cat(parts).clamp(0.0, 1.0)
 
-    return _Model(whole, small, unwrapped, texture, colors, normal_map), dropped
+    return _Model(whole, small, unwrapped, texture, colors, normal_map, finished), dropped
 
 
 def _written(
@@ -284,9 +292,7 @@ def _written(
     image = encoded(model.texture, config.texture_format, config.quality)
     inside = image
     if {"glb", "usdz"} & set(kinds):
-        inside = min(
-            (encoded(model.texture, kind, config.quality) for kind in ("png", "jpeg")), key=len
-        )
+        inside = _smaller(model.texture, config.quality)
     files: dict[str, Path] = {}
     poses: dict[Format, Pose] = {
         kind: placed(kind, config, pose, model.small.vertices) for kind in kinds
@@ -303,6 +309,13 @@ def _written(
         loose = model.normal_map if up else flipped(model.normal_map)
         files["normal map"] = folder / f"{name}-normal.png"
         write_whole(files["normal map"], encoded(loose, "png"))
+    finish, finish_lines = None, ""
+    if model.finish is not None:
+        finish = _smaller(model.finish, config.quality) if {"glb", "usdz"} & set(kinds) else None
+        if "obj" in kinds:
+            maps = write_loose(folder, name, model.finish)
+            files |= {"roughness": maps.roughness, "metallic": maps.metallic}
+            finish_lines = maps.lines()
     for kind in kinds:
         own = poses[kind]
         for index, level in enumerate(levels):
@@ -310,12 +323,16 @@ def _written(
             key = kind if index == 0 else f"{kind} {index}"
             match kind:
                 case "obj":
-                    out = write_obj(folder, label, level, image, own, files.get("texture"))
+                    out = write_obj(
+                        folder, label, level, image, own, files.get("texture"), finish_lines
+                    )
                     files |= {key: out.obj, f"mtl {index}": out.mtl, "texture": out.texture}
                 case "glb":
-                    files[key] = write_glb(folder, label, level, inside, own, *mapped[index])
+                    files[key] = write_glb(
+                        folder, label, level, inside, own, *mapped[index], finish
+                    )
                 case "usdz":
-                    files[key] = write_usdz(folder, label, level, inside, own)
+                    files[key] = write_usdz(folder, label, level, inside, own, finish)
                 case "ply" if index == 0 and solid is not None:
                     files[key] = write_ply(folder, label, solid, own)
                 case "stl" if index == 0 and printed is not None:
@@ -325,6 +342,11 @@ def _written(
                 case _:
                     pass
     return files, poses
+
+
+def _smaller(texture: NDArray[np.uint8], quality: int) -> bytes:
+    """A texture as PNG or JPEG, whichever is fewer bytes: every reader takes both."""
+    return min((encoded(texture, kind, quality) for kind in ("png", "jpeg")), key=len)
 
 
 def _solid(model: _Model, prints: bool, notes: list[str] | None = None) -> Solid:
@@ -355,6 +377,8 @@ def _read_back(
             if kind in MILLIMETRES:
                 expected = without_inner_parts(expected)[0]
             check_file(path, poses[kind], expected, model.texture)
+            if model.finish is not None:
+                check_finish(path, model.finish)
     for kind in kinds:
         if kind in ("obj", "glb"):
             return read_obj(files[kind], poses[kind])

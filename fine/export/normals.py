@@ -7,6 +7,8 @@ handedness of -1. They are written into the file, so that a reader need not find
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -53,11 +55,17 @@ def tangents(unwrapped: Unwrapped) -> Tensor:
     return torch.from_numpy(np.column_stack([_unit(total), hand]).astype(np.float32))
 
 
-def bake_normals(unwrapped: Unwrapped, size: int, surface: Surface) -> NDArray[np.uint8]:
+def bake_normals(
+    unwrapped: Unwrapped,
+    size: int,
+    surface: Surface | None,
+    bend: Callable[[Floats, Floats], Floats] | None = None,
+) -> NDArray[np.uint8]:
     """The tangent-space normal map of a decimated mesh, uint8 `[size, size, 3]`, green up.
 
-    surface: what it was decimated from. Red is along the tangent, green along the bitangent, blue
-    along the smooth normal, each from -1 to 1.
+    surface: what it was decimated from; None if it wasn't. bend: from points and unit normals of
+    that surface to the normals that its material has there. Red is along the tangent, green along
+    the bitangent, blue along the smooth normal, each from -1 to 1.
     """
     texels = Texels.of(unwrapped, size)
     smooth = unwrapped.normals().double().numpy()
@@ -69,7 +77,11 @@ def bake_normals(unwrapped: Unwrapped, size: int, surface: Surface) -> NDArray[n
         normal = _unit(np.einsum("nk,nki->ni", weights, smooth[corner]))
         tangent = _unit(np.einsum("nk,nki->ni", weights, frame[corner, :3]))
         across = frame[corner[:, 0], 3:] * np.cross(normal, tangent)
-        true = surface.beneath(points, flat)[1]
+        true = normal
+        if surface is not None:
+            points, true = surface.beneath(points, flat)
+        if bend is not None:
+            true = bend(points, true)
         local = np.stack([(true * axis).sum(axis=1) for axis in (tangent, across, normal)], axis=1)
         # The frame is not quite orthogonal between vertices: what it is to add up to is solved for.
         local = _solved(tangent, across, normal, true, local)

@@ -103,6 +103,7 @@ def _read_usdz(path: Path) -> tuple[NDArray[np.float64], Any]:
     faces = np.array(mesh.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3)
     with zipfile.ZipFile(path) as archive:
         pictures = [n for n in archive.namelist() if n.endswith((".png", ".jpg"))]
+        pictures = [n for n in pictures if not Path(n).stem.endswith(("-finish", "-normal"))]
         with archive.open(pictures[0]) as file:
             image = Image.open(io.BytesIO(file.read()))
     return points[faces], image

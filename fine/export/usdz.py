@@ -33,10 +33,18 @@ def library(name: str) -> Any:
     return importlib.import_module(f"pxr.{name}")
 
 
-def write_usdz(folder: Path, name: str, unwrapped: Unwrapped, image: bytes, pose: Pose) -> Path:
+def write_usdz(
+    folder: Path,
+    name: str,
+    unwrapped: Unwrapped,
+    image: bytes,
+    pose: Pose,
+    finish_image: bytes | None = None,
+) -> Path:
     """Write NAME.usdz: one mesh with a preview surface, Y up, in metres.
 
-    image: PNG or JPEG. Positions are welded, texture coordinates belong to corners.
+    image: PNG or JPEG. finish_image: roughness in its green and metallic in its blue. Positions are
+    welded, texture coordinates belong to corners.
     """
     require_usd()
     sdf, usd, utilities = library("Sdf"), library("Usd"), library("UsdUtils")
@@ -46,9 +54,13 @@ def write_usdz(folder: Path, name: str, unwrapped: Unwrapped, image: bytes, pose
     with tempfile.TemporaryDirectory(prefix="maquette-usd-") as place:
         texture = f"{name}.{SUFFIXES[mime_type(image)]}"
         (Path(place) / texture).write_bytes(image)
+        finish = None
+        if finish_image is not None:
+            finish = f"{name}-finish.{SUFFIXES[mime_type(finish_image)]}"
+            (Path(place) / finish).write_bytes(finish_image)
         layer = str(Path(place) / f"{name}.usdc")
         stage: Any = usd.Stage.CreateNew(layer)
-        _describe(stage, _identifier(name), unwrapped, texture, pose)
+        _describe(stage, _identifier(name), unwrapped, texture, finish, pose)
         stage.GetRootLayer().Save()
         package = str(Path(place) / f"{name}.usdz")
         if not utilities.CreateNewUsdzPackage(sdf.AssetPath(layer), package):
@@ -63,7 +75,9 @@ def _identifier(name: str) -> str:
     return f"_{plain}" if plain[:1].isdigit() else plain
 
 
-def _describe(stage: Any, name: str, unwrapped: Unwrapped, texture: str, pose: Pose) -> None:
+def _describe(
+    stage: Any, name: str, unwrapped: Unwrapped, texture: str, finish: str | None, pose: Pose
+) -> None:
     gf, kind, sdf, vt = library("Gf"), library("Kind"), library("Sdf"), library("Vt")
     usd, geometry, shade = library("Usd"), library("UsdGeom"), library("UsdShade")
     geometry.SetStageUpAxis(stage, geometry.Tokens.y)
@@ -100,19 +114,31 @@ def _describe(stage: Any, name: str, unwrapped: Unwrapped, texture: str, pose: P
     reader = shade.Shader.Define(stage, f"/{name}/material/st")
     reader.CreateIdAttr("UsdPrimvarReader_float2")
     reader.CreateInput("varname", sdf.ValueTypeNames.String).Set("st")
-    picture = shade.Shader.Define(stage, f"/{name}/material/texture")
+    picture = _picture(stage, f"/{name}/material/texture", texture, "sRGB", reader)
+    surface.CreateInput("diffuseColor", sdf.ValueTypeNames.Color3f).ConnectToSource(
+        picture.ConnectableAPI(), "rgb"
+    )
+    picture.CreateOutput("rgb", sdf.ValueTypeNames.Float3)
+    if finish is not None:
+        picture = _picture(stage, f"/{name}/material/finish", finish, "raw", reader)
+        for quantity, channel in (("roughness", "g"), ("metallic", "b")):
+            picture.CreateOutput(channel, sdf.ValueTypeNames.Float)
+            surface.GetInput(quantity).ConnectToSource(picture.ConnectableAPI(), channel)
+    reader.CreateOutput("result", sdf.ValueTypeNames.Float2)
+    material.CreateSurfaceOutput().ConnectToSource(surface.ConnectableAPI(), "surface")
+    shade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(material)
+
+
+def _picture(stage: Any, place: str, file: str, space: str, reader: Any) -> Any:
+    """A texture of the material, looked up where `reader` says."""
+    sdf, shade = library("Sdf"), library("UsdShade")
+    picture = shade.Shader.Define(stage, place)
     picture.CreateIdAttr("UsdUVTexture")
-    picture.CreateInput("file", sdf.ValueTypeNames.Asset).Set(sdf.AssetPath(texture))
-    picture.CreateInput("sourceColorSpace", sdf.ValueTypeNames.Token).Set("sRGB")
+    picture.CreateInput("file", sdf.ValueTypeNames.Asset).Set(sdf.AssetPath(file))
+    picture.CreateInput("sourceColorSpace", sdf.ValueTypeNames.Token).Set(space)
     for axis in ("wrapS", "wrapT"):
         picture.CreateInput(axis, sdf.ValueTypeNames.Token).Set("clamp")
     picture.CreateInput("st", sdf.ValueTypeNames.Float2).ConnectToSource(
         reader.ConnectableAPI(), "result"
     )
-    surface.CreateInput("diffuseColor", sdf.ValueTypeNames.Color3f).ConnectToSource(
-        picture.ConnectableAPI(), "rgb"
-    )
-    picture.CreateOutput("rgb", sdf.ValueTypeNames.Float3)
-    reader.CreateOutput("result", sdf.ValueTypeNames.Float2)
-    material.CreateSurfaceOutput().ConnectToSource(surface.ConnectableAPI(), "surface")
-    shade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(material)
+    return picture

@@ -59,20 +59,22 @@ def write_obj(
     image: bytes,
     pose: Pose = PLAIN_POSE,
     texture: Path | None = None,
+    finish: str = "",
 ) -> ObjFiles:
     """Write NAME.obj, NAME.mtl and the texture into `folder`, which must exist.
 
     name: any text; its `common.runs.slug` (ASCII, no spaces) names the files and the material.
     image: the texture as the bytes of an image file. texture: one that is already there, which is
-    named in place of writing `image`. Positions stay welded along seams (`v` and `vn` are the
-    source mesh's, `vt` the atlas'), so that a modeller sees one closed surface.
+    named in place of writing `image`. finish: more lines of the material. Positions stay welded
+    along seams (`v` and `vn` are the source mesh's, `vt` the atlas'), so that a modeller sees one
+    closed surface.
     """
     name = slug(name)
     if texture is None:
         texture = folder / f"{name}.{SUFFIXES[mime_type(image)]}"
         write_whole(texture, image)
     files = ObjFiles(folder / f"{name}.obj", folder / f"{name}.mtl", texture)
-    write_whole(files.mtl, _mtl_text(name, texture.name))
+    write_whole(files.mtl, _mtl_text(name, texture.name) + finish)
     write_whole(files.obj, _obj_text(name, unwrapped, pose))
     return files
 
@@ -85,16 +87,19 @@ def write_glb(
     pose: Pose = PLAIN_POSE,
     normal_image: bytes | None = None,
     tangents: Tensor | None = None,
+    finish_image: bytes | None = None,
 ) -> Path:
     """Write NAME.glb (glTF 2.0) into `folder`, with the texture inside; arguments as `write_obj`.
 
     image: PNG or JPEG, which every reader takes. normal_image: a tangent-space normal map, green
-    up; tangents: world, `[W, 4]`, as it was baked with. The material is matt and no metal, written
-    out, since glTF's own default is metal.
+    up; tangents: world, `[W, 4]`, as it was baked with. finish_image: roughness in green, metallic
+    in blue. Without it the material is matt and no metal, written out, since glTF's own default is
+    metal.
     """
     name = slug(name)
     path = folder / f"{name}.glb"
-    write_whole(path, _glb_bytes(name, unwrapped, image, pose, normal_image, tangents))
+    maps = {"normal": normal_image, "finish": finish_image}
+    write_whole(path, _glb_bytes(name, unwrapped, image, pose, maps, tangents))
     return path
 
 
@@ -157,7 +162,7 @@ def _glb_bytes(
     unwrapped: Unwrapped,
     image: bytes,
     pose: Pose,
-    normal_image: bytes | None,
+    maps: dict[str, bytes | None],
     tangents: Tensor | None,
 ) -> bytes:
     positions = pose.points(unwrapped.vertices).contiguous().numpy().astype("<f4")
@@ -188,21 +193,12 @@ def _glb_bytes(
             "count": indices.size,
         }
     )
-    images = [image] if normal_image is None else [image, normal_image]
+    images = {name: image} | {f"{name}-{what}": data for what, data in maps.items() if data}
     pictures = [
         {"name": label, "bufferView": buffer.add(data), "mimeType": mime_type(data)}
-        for label, data in zip((name, f"{name}-normal"), images, strict=False)
+        for label, data in images.items()
     ]
-    material: dict[str, Any] = {
-        "name": name,
-        "pbrMetallicRoughness": {
-            "baseColorTexture": {"index": 0},
-            "metallicFactor": 0.0,
-            "roughnessFactor": 1.0,
-        },
-    }
-    if normal_image is not None:
-        material["normalTexture"] = {"index": 1}
+    material = _glb_material(name, list(images))
     primitive = {"attributes": places, "indices": len(accessors) - 1, "material": 0}
     document = {
         "asset": {"version": "2.0", "generator": "maquette"},
@@ -231,6 +227,22 @@ def _glb_bytes(
             struct.pack("<II", len(binary), BINARY_CHUNK) + binary,
         ]
     )
+
+
+def _glb_material(name: str, images: list[str]) -> dict[str, Any]:
+    """The material of images by their names, whose first one is the albedo."""
+    index = {label.removeprefix(f"{name}-"): place for place, label in enumerate(images)}
+    surface: dict[str, Any] = {
+        "baseColorTexture": {"index": 0},
+        "metallicFactor": 1.0 if "finish" in index else 0.0,
+        "roughnessFactor": 1.0,
+    }
+    if "finish" in index:
+        surface["metallicRoughnessTexture"] = {"index": index["finish"]}
+    material: dict[str, Any] = {"name": name, "pbrMetallicRoughness": surface}
+    if "normal" in index:
+        material["normalTexture"] = {"index": index["normal"]}
+    return material
 
 
 def _floats(values: Tensor) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from maquette.common.embedded.exact import BLOCK, ExactPrior, linear_encoder
 from maquette.common.errors import UserError
 from maquette.common.guidance.ask import Ask
 from maquette.common.guidance.conditions import Rows
+from maquette.common.light.skies import Skies, studio_skies
 from maquette.common.losses import SDS
 from maquette.common.priors.base import Condition
 from maquette.common.scene.cameras import Cameras, orbit
@@ -190,9 +191,11 @@ def test_descent_ends_at_the_true_view(space) -> None:
 def test_a_view_is_photographed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     prior, cameras, taken = pixel(), orbit(40), []
 
-    def counted(toy: ToyObject, camera: Cameras, resolution: int) -> Tensor:
+    def counted(
+        toy: ToyObject, camera: Cameras, resolution: int, skies: Skies | None = None
+    ) -> Tensor:
         taken.extend(camera.azimuth.tolist())
-        return photograph(toy, camera, resolution)
+        return photograph(toy, camera, resolution, skies=skies)
 
     monkeypatch.setattr(exact, "photograph", counted)
 
@@ -217,3 +220,7 @@ def test_a_view_is_photographed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         view("a red chair", index)
     assert torch.equal(view("a red chair"), first)
     assert taken.count(taken[0]) == 3
+    for _ in range(2):  # a sky is another light, and another picture
+        (lit,) = prior.true_views("a red chair", cameras[:1], studio_skies(1))
+        assert not torch.equal(lit, first)
+    assert taken.count(taken[0]) == 4

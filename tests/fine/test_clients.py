@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from torch.nn import functional as F
 
 from maquette.common.config.export import ExportConfig
 from maquette.common.scene.mesh import Mesh
 from maquette.fine.export.export import ExportReport, export
+from maquette.fine.material import Finish
 from maquette.fine.meshes.read import read_mesh
 from maquette.fine.meshes.start import start_of
 
@@ -23,10 +25,21 @@ pytestmark = pytest.mark.slow
 FURNITURE = Path("/usr/share/sweethome3d/furniture")
 
 
-def exported(folder: Path, shape: trimesh.Trimesh, **options) -> ExportReport:
+METAL = Finish(
+    lambda p: torch.stack([0.5 + 0.5 * p[:, 2].clamp(-1, 1), (p[:, 0] > 0).float()], dim=-1),
+    lambda p, n: F.normalize(n + n.new_tensor([0.0, 0.0, 0.1]), dim=-1),
+)
+"""What a `pbr` material brings along: half a metal, with normals of its own."""
+
+
+def exported(
+    folder: Path, shape: trimesh.Trimesh, finish: Finish | None = None, **options
+) -> ExportReport:
     mesh = Mesh(torch.tensor(shape.vertices).float(), torch.tensor(shape.faces).long())
     config = ExportConfig(faces=3000, texture_size=256, **options)
-    return export(mesh, lambda p: 0.5 + 0.5 * p.clamp(-1, 1), folder, "thing", config=config)
+    return export(
+        mesh, lambda p: 0.5 + 0.5 * p.clamp(-1, 1), folder, "thing", config=config, finish=finish
+    )
 
 
 def program(name: str) -> str:
@@ -58,12 +71,14 @@ def test_a_slicer_finds_nothing_to_repair(kind: str, tmp_path: Path) -> None:
     assert not any("error" in key or "repair" in key or "open" in key for key in told), told
 
 
-def test_usd_s_own_checker_finds_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("finish", [None, METAL], ids=["albedo", "pbr"])
+def test_usd_s_own_checker_finds_nothing(finish: Finish | None, tmp_path: Path) -> None:
     """What `usdchecker` runs: the validators of USD from 24.11 on, before that its checker."""
     pytest.importorskip("pxr", reason="usd-core is not installed")
     from pxr import Usd, UsdUtils
 
-    exported(tmp_path, trimesh.creation.icosphere(subdivisions=3), formats="usdz", height="12cm")
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    exported(tmp_path, ball, finish, formats="usdz", height="12cm")
     path = str(tmp_path / "thing.usdz")
     try:
         from pxr import UsdValidation
@@ -78,9 +93,10 @@ def test_usd_s_own_checker_finds_nothing(tmp_path: Path) -> None:
     assert [error.GetMessage() for error in found] == []
 
 
-def test_the_gltf_validator_finds_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("finish", [None, METAL], ids=["albedo", "pbr"])
+def test_the_gltf_validator_finds_nothing(finish: Finish | None, tmp_path: Path) -> None:
     node = program("node")
-    exported(tmp_path, trimesh.creation.icosphere(subdivisions=3), formats="glb", lods=2)
+    exported(tmp_path, trimesh.creation.icosphere(subdivisions=3), finish, formats="glb", lods=2)
     code = (
         "const v = require('gltf-validator'), fs = require('fs');"
         "v.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))"

@@ -1,0 +1,1 @@
+"""Physically based light: reflectance, procedural skies, and what they make of a material."""
