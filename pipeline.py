@@ -120,10 +120,10 @@ Redo = Annotated[
 Gpus = Annotated[
     int, typer.Option("--gpus", metavar="N", min=1, help="Share the views among N GPUs.")
 ]
-OnFailure = Literal["stop", "retry"]
+OnFailure = Literal["stop", "retry", "tell"]
 Answer = Annotated[
     OnFailure,
-    typer.Option("--on-failure", help="stop in one line, or retry: slower, then other seeds."),
+    typer.Option("--on-failure", help="stop in one line, retry: slower, then other seeds, or tell and go on."),
 ]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
 Seeds = Annotated[
@@ -696,7 +696,7 @@ def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "stop")
                 run_fine(opened, redo, on_failure)
                 break
             except FailedError as failed:
-                if on_failure == "stop" or attempt == SEEDS or ranks.now().count > 1:
+                if on_failure != "retry" or attempt == SEEDS or ranks.now().count > 1:
                     raise
                 opened, redo = next_seed(opened), True
                 say(f"{failed.wrong}; beginning again with seed {opened.config.seed}")
