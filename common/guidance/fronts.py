@@ -42,7 +42,9 @@ SURE = 0.003
 """Least mean difference of two errors, as a share of their mean, that counts."""
 STRONG = 0.25
 """How much as strong as for the prior's own sample of a side a preference must be."""
-_STEPS, _FROM = 20, 0.98  # of DDIM, for the prior's own sample of a view, from that level on
+_STEPS, _FROM, _SCALE = 20, 0.98, 7.5
+"""Of DDIM for the prior's own samples: steps, the level they begin at, most guidance (what guides
+a distillation, 100 say, makes no picture)."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,12 @@ def _sure(preferred: Tensor) -> bool:
 
 def _sampled(judge: ScoreDistillation, x: Tensor, rows: Rows, views: Views, step: int) -> Tensor:
     """What the prior itself makes of each view, like x, by DDIM under the step's guidance."""
-    own = judge.ask(rows, views, step)
-    ask = Ask(judge.prior, Rows(rows.wanted, rows.empty), own.scale)
+    scale = min(judge.ask(rows, views, step).scale, _SCALE)
+    ask = Ask(judge.prior, Rows(rows.wanted, rows.empty))
     level = share_to_timestep(_FROM, len(judge.prior.schedule))
     t = torch.full((len(x),), level, device=x.device)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(SEED)).to(x)
-    return ddim_denoise(noise, t, _STEPS, own.scale, ask)
+    return ddim_denoise(noise, t, _STEPS, scale, ask)
 
 
 def _told_alike(told: Condition) -> bool:
