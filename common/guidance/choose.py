@@ -24,7 +24,6 @@ from ..options import Schedule, values_of
 from ..priors.headers import check_inversion, check_lora
 from ..priors.location import (
     ALIASES,
-    Family,
     Location,
     family_of,
     hub_file,
@@ -71,48 +70,6 @@ def natural_fill(config: AnyStageConfig) -> float:
         return 0.0
     location = find(for_space(config.prior, "pixel"))
     return FILL_OF_TOYS if knows_toybox(location) else FILL
-
-
-SUITED: Mapping[str, str] = {
-    EXACT: "exact",
-    **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
-    "sdxl": "sdxl",
-    **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
-    **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
-    **dict.fromkeys(("zero123", "zero123-xl"), "zero123"),
-    "stable-zero123": "stable-zero123",
-    "mvdream": "mvdream",
-}
-"""The configuration that is made for a prior's name, where it can guide both stages."""
-FAMILY_SUITED: Mapping[Family, str] = {
-    "pixel": "magic3d-if-sd",
-    "sd": "magic3d-sd15",
-    "sdxl": "sdxl",
-    "sd3": "sd3",
-    "flux": "flux",
-    "zero123": "zero123",
-    "mvdream": "mvdream",
-}
-"""The configuration that is made for models of a family."""
-
-
-def suited_to(coarse: PriorConfig, fine: PriorConfig) -> str | None:
-    """The shipped configuration that suits the stages' priors; None is the default one.
-
-    A pixel model in the coarse stage and a latent one in the fine stage are Magic3D's pair;
-    otherwise the coarse stage's model decides. Raises UserError for a model that isn't there.
-    """
-    prior = coarse if coarse.name not in (TOYBOX, *EMBEDDED) else fine
-    if prior.name in (TOYBOX, *EMBEDDED):
-        return None
-    if prior.name in SUITED:
-        return SUITED[prior.name]
-    location = find(prior)
-    return (
-        None
-        if knows_toybox(location)
-        else FAMILY_SUITED[family_of(location.index, location.source)]
-    )
 
 
 def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
@@ -313,11 +270,16 @@ def _reads_camera(config: Mapping[str, Any]) -> bool:
 
 def _unet_config(location: Location) -> Mapping[str, Any]:
     """The U-Net's configuration, if there is one; else nothing."""
+    return part_config(location, "unet")
+
+
+def part_config(location: Location, part: str) -> Mapping[str, Any]:
+    """The configuration of a part of a model, such as its "unet", if it has one; else nothing."""
     folder = location.folder
     if folder is None and location.commit is not None:
-        folder = hub_file(location.source, "unet/config.json", location.commit).parents[1]
+        folder = hub_file(location.source, f"{part}/config.json", location.commit).parents[1]
     try:
-        found = json.loads(((folder or Path()) / "unet" / "config.json").read_text("utf-8"))
+        found = json.loads(((folder or Path()) / part / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
