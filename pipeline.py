@@ -123,7 +123,7 @@ Gpus = Annotated[
 OnFailure = Literal["stop", "retry", "tell"]
 Answer = Annotated[
     OnFailure,
-    typer.Option("--on-failure", help="stop in one line, retry: slower, then other seeds, or tell and go on."),
+    typer.Option("--on-failure", help="stop in one line, retry (slower, other seeds), or tell."),
 ]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
 Seeds = Annotated[

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..config.judges import ClipConfig
 from ..config.models import RunConfig
 from ..config.priors import PriorConfig, Space, parse_lora
 from ..config.prompts import PromptConfig
@@ -20,6 +21,7 @@ from ..embedded.door import find, knows_toybox
 from ..embedded.names import EMBEDDED, EXACT, EXACT_RESOLUTIONS, TOYBOX, for_space
 from ..embedded.vocabulary import wording
 from ..errors import UserError, one_line
+from ..files import expanded
 from ..options import Schedule, values_of
 from ..priors.headers import check_inversion, check_lora
 from ..priors.location import (
@@ -107,15 +109,14 @@ def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
                     f"{stage.name}.judges.clip compares views with a prompt; give one beside the "
                     f"picture, or --set {stage.name}.judges.clip=0"
                 )
-            _check_clip(part)
+            check_clip(part.clip)
         if config.image is not None and config.image.elevation == "auto":
             _check_search(part, stage)
 
 
-def _check_clip(part: AnyStageConfig) -> None:
+def check_clip(config: ClipConfig) -> None:
     """Raise UserError unless the CLIP model can be found; no weights are fetched."""
-    config = part.clip
-    folder = Path(config.model).expanduser()
+    folder = expanded(config.model, "clip.model")
     if folder.exists():
         file = folder / "config.json"
         if not file.is_file():

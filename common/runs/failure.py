@@ -155,6 +155,12 @@ def failures(run: Run) -> list[str]:
     return [str(each.get("message", "")) for each in events if each["event"] == "failed"]
 
 
+def fronts(run: Run) -> dict[str, str]:
+    """How many fronts a run's prior has seen last, as a line for each stage that asked it."""
+    events = [each for each in read_events(run.folder) if each["event"] == "fronts"]
+    return {str(each.get("stage", "")): str(each.get("message", "")) for each in events}
+
+
 def next_seed(run: Run) -> Run:
     """The same run with the next seed, in its configuration file too: its stages begin anew."""
     config = run.config.model_copy(update={"seed": run.config.seed + 1})

@@ -15,8 +15,7 @@ from maquette.common.config.priors import PriorConfig, parse_lora
 from maquette.common.config.prompts import CONFLICTING_WORDS, PHRASES, PromptConfig
 from maquette.common.config.reading import build_config, read_config_file
 from maquette.common.embedded import door
-from maquette.common.embedded.names import for_space
-from maquette.common.embedded.names import EMBEDDED
+from maquette.common.embedded.names import EMBEDDED, for_space
 from maquette.common.errors import UserError
 from maquette.common.guidance import choose
 from maquette.common.guidance.choose import check_prompts, with_absolute_paths
