@@ -213,10 +213,9 @@ def _from_file(
     arguments: dict[str, Any],
 ) -> Any:
     """The pipeline of a single-file checkpoint, its configuration given or the hub's usual one."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
     place: dict[str, Any] = {}
-    constants = huggingface_hub.constants
     if options.config is not None:
         given = expanded(options.config, "prior.config")
         place = {"config": str(given) if given.exists() else options.config}

@@ -213,16 +213,11 @@ def hub_file(repository: str, name: str, revision: str | None) -> Path:
     Raises UserError, within seconds, if it is in neither.
     """
     with missing_libraries():
-        import huggingface_hub
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE or not reachable(
-        huggingface_hub.constants.ENDPOINT
-    )
+        # By name: as an attribute a part of it is there only once something else has imported it.
+        from huggingface_hub import constants, hf_hub_download
+    offline = constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT)
     with hub_errors(repository, revision), _quiet_hub():
-        return Path(
-            huggingface_hub.hf_hub_download(
-                repository, name, revision=revision, local_files_only=offline
-            )
-        )
+        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=offline))
 
 
 @contextmanager
