@@ -102,7 +102,7 @@ def shipped_configs() -> list[str]:
 
 
 def _of(beneath: Beneath) -> dict[str, Any]:
-    """Plain data of what lies beneath; of two configurations all but the fine stage is the first's."""
+    """Plain data of what lies beneath; of two all but the fine stage is the first's."""
     if isinstance(beneath, str):
         return read_config_file(beneath)
     first, second = (read_config_file(name) for name in beneath)
