@@ -120,10 +120,10 @@ Redo = Annotated[
 Gpus = Annotated[
     int, typer.Option("--gpus", metavar="N", min=1, help="Share the views among N GPUs.")
 ]
-OnFailure = Literal["stop", "retry"]
+OnFailure = Literal["stop", "retry", "tell"]
 Answer = Annotated[
     OnFailure,
-    typer.Option("--on-failure", help="stop in one line, or retry: slower, then other seeds."),
+    typer.Option("--on-failure", help="stop in one line, retry (slower, other seeds), or tell."),
 ]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
 Seeds = Annotated[
@@ -533,6 +533,8 @@ def main() -> None:
     """The `maquette` command: a user's mistake ends in one line and exit code 2."""
     # numba tries three ways to run threads and tells of the one that this machine's library lacks.
     warnings.filterwarnings("ignore", message="The TBB threading layer")
+    # Without /dev/shm it has no lock among processes, which it needs where they share one start.
+    warnings.filterwarnings("ignore", message="Could not obtain multiprocessing lock")
     stopping.watch()
     try:
         _read_as_utf8()
@@ -549,7 +551,10 @@ def main() -> None:
             sys.exit(1)
         if error.errno not in _REFUSED:
             raise
-        place = f" ({shown(error.filename, 120)})" if error.filename else ""
+        # A file is written under another name first; its folder is what the user knows.
+        named = str(error.filename or "")
+        named = os.path.dirname(named) if named.endswith(".part") else named
+        place = f" ({shown(named, 120)})" if named else ""
         _fail(f"{error.strerror}{place}: mend that, then go on with: maquette resume RUN")
     except (MemoryError, RuntimeError, ImportError) as error:
         from maquette.common import launch, ranks
@@ -570,7 +575,8 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(message(), err=True)
             sys.exit(2)
-        _fail(f"{_lower(message()).rstrip('.')}; see: {_help_of(error)}")
+        told = _lower(message()).replace("Value error, ", "").rstrip(".")
+        _fail(f"{told}; see: {_help_of(error)}")
     finally:
         stopping.unwatch()
     sys.exit(code if isinstance(code, int) else 0)
@@ -696,7 +702,7 @@ def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "stop")
                 run_fine(opened, redo, on_failure)
                 break
             except FailedError as failed:
-                if on_failure == "stop" or attempt == SEEDS or ranks.now().count > 1:
+                if on_failure != "retry" or attempt == SEEDS or ranks.now().count > 1:
                     raise
                 opened, redo = next_seed(opened), True
                 say(f"{failed.wrong}; beginning again with seed {opened.config.seed}")

@@ -17,7 +17,7 @@ from ..common.runs.coarse_result import (
     is_cleaned,
     write_result,
 )
-from ..common.runs.failure import OnFailure, Watch
+from ..common.runs.failure import OnFailure, Watch, teller
 from ..common.runs.folder import Run
 from ..common.runs.loop import Hooks, Together, begin_on, looks, train
 from ..common.runs.origin import agree, finish
@@ -25,6 +25,7 @@ from ..common.runs.stage import COARSE
 from ..common.scene.images import save_strip
 from ..common.scene.views import sample_views
 from ..common.watch.ends import picture_end
+from ..common.watch.fronts import FrontWatch
 from ..common.watch.growth import watching_growth
 from .nerf import Nerf
 from .scene import Scene
@@ -56,7 +57,8 @@ def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> 
     scene = make_scene(config, device)
     judges = prepare_judges(run, COARSE, device)
     learner = scene.learner()
-    watch = Watch("coarse", config.steps, run.config.seed)
+    watch = Watch("coarse", config.steps, run.config.seed, teller(run, on_failure))
+    fronts = FrontWatch(run, scene, judges, watch)
 
     def step(index: int) -> dict[str, Number]:
         with judges.memory_advice():
@@ -73,6 +75,8 @@ def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> 
         value = shown(loss)
         if looks(index, device):
             watch.look(index, float(value), views.image, views.opacity)
+        with judges.memory_advice():
+            fronts.look(index)
         return {"loss": value, **judged.watch}
 
     state = Together(learner, judges=judges)

@@ -10,11 +10,12 @@ from typing import Any
 from .config.image import ImageConfig
 from .config.models import RunConfig
 from .config.presets import preset_settings
-from .config.reading import DEFAULT_CONFIG, build_config, may_differ
+from .config.reading import DEFAULT_CONFIG, Beneath, build_config, may_differ
 from .embedded.names import EMBEDDED, EXACT, TOYBOX
-from .errors import UserError, one_line
+from .errors import UserError
 from .files import sole_writer, write_whole
-from .guidance.choose import check_prompts, natural_fill, suited_to, with_absolute_paths
+from .guidance.choose import check_prompts, natural_fill, with_absolute_paths
+from .guidance.suited import enlarged, suited_to, suited_to_one, told
 from .runs.folder import Run, open_or_create, open_run
 from .runs.stage import FINE, STAGES, Stage
 
@@ -58,12 +59,18 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     choices = choices or Choices()
     built, suited = _built(prompt, choices)
     run = _opened(built, choices)
-    if suited is not None:
-        from .runs.progress import say
-
-        prior = one_line(built.coarse.prior.name, 80)
-        say(f"configuration: {suited}, made for models like {prior}; --config chooses another")
+    designed = suited is not None or not may_differ(choices.config)
+    _tell(built, suited, None if designed else enlarged(built))
     return run
+
+
+def _tell(config: RunConfig, suited: Beneath | None, *more: str | None) -> None:
+    """Say which configuration was chosen, if the prior chose one, and what else is to be said."""
+    from .runs.progress import say
+
+    for line in (None if suited is None else told(suited, config), *more):
+        if line is not None:
+            say(line)
 
 
 def plan(prompt: str, choices: Choices | None = None) -> RunConfig:
@@ -75,7 +82,7 @@ def plan(prompt: str, choices: Choices | None = None) -> RunConfig:
     return config
 
 
-def _built(prompt: str, choices: Choices) -> tuple[RunConfig, str | None]:
+def _built(prompt: str, choices: Choices) -> tuple[RunConfig, Beneath | None]:
     """The configuration that is chosen, and the shipped one it builds on, if the prior chose it."""
     pairs = _pairs(STAGES, choices)
     file, suited = choices.config, None
@@ -85,8 +92,6 @@ def _built(prompt: str, choices: Choices) -> tuple[RunConfig, str | None]:
     if may_differ(file):
         suited = _suited(built, choices)
     fixed["beneath"] = suited or DEFAULT_CONFIG
-    if file is None:
-        file = suited
     if choices.preset is not None:
         fixed["base"] = preset_settings(choices.preset, prompt, file, fixed["beneath"])
     built = build_config(prompt, file, pairs, **fixed)
@@ -97,8 +102,8 @@ def _built(prompt: str, choices: Choices) -> tuple[RunConfig, str | None]:
     return built, suited
 
 
-def _suited(built: RunConfig, choices: Choices) -> str | None:
-    """The shipped configuration that suits the priors that were chosen; None is the default one."""
+def _suited(built: RunConfig, choices: Choices) -> Beneath | None:
+    """The shipped configurations that suit the priors that were chosen; None is the default one."""
     coarse, fine = built.coarse.prior, built.fine.prior
     if choices.prior is None and {coarse.name, fine.name} <= {EXACT, TOYBOX, *EMBEDDED}:
         return None  # the default configuration is made for these, and says so itself
@@ -124,14 +129,17 @@ def with_mesh(prompt: str, mesh: Mapping[str, object], choices: Choices) -> RunC
     file = choices.config
     config = build_config(prompt, file, pairs, **fixed)
     if may_differ(file) and (suited := _suited(config, choices)) is not None:
-        config = build_config(prompt, file or suited, pairs, beneath=suited, **fixed)
+        config = build_config(prompt, file, pairs, beneath=suited, **fixed)
     check_prompts(config, (FINE,))
     return config
 
 
 def open_with_mesh(config: RunConfig, choices: Choices) -> Run:
     """The run of a configuration with a mesh: new, or the one that the same settings began."""
-    return _opened(config, choices, stages=(FINE,))
+    run = _opened(config, choices, stages=(FINE,))
+    suited = _suited(config, choices) if may_differ(choices.config) else None
+    _tell(config, suited)
+    return run
 
 
 def derive(folder: str, prompt: str | None = None, choices: Choices | None = None) -> Run:
@@ -154,7 +162,7 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
         )
     if prompt is not None and not prompt.strip():
         raise UserError("the new prompt is empty; say what the shape is to become")
-    base = source.config.model_dump(mode="json")
+    base, suited = _fine_base(source.config, choices)
     if prompt is not None:
         base["fine"] = {**base["fine"], "prompt": prompt.strip()}
     pairs = _pairs((FINE,), choices)
@@ -166,9 +174,25 @@ def derive(folder: str, prompt: str | None = None, choices: Choices | None = Non
             "`fine` keeps the coarse stage as it is; give settings under fine. or export. only"
         )
     target = _opened(config, choices, config.title, (FINE,), source)
+    if suited is not None:
+        _tell(config, (suited, suited))
     with sole_writer(target.folder):
         _adopt(source, target)
     return target
+
+
+def _fine_base(config: RunConfig, choices: Choices) -> tuple[dict[str, Any], str | None]:
+    """A run's settings for another fine stage, and the configuration of a prior of another family.
+
+    A prior of the same family goes on with the run's own settings.
+    """
+    base = config.model_dump(mode="json")
+    prior = build_config(config.prompt, None, _pairs((FINE,), choices), base=base).fine.prior
+    suited = suited_to_one(prior)
+    if prior.name == config.fine.prior.name or suited == suited_to_one(config.fine.prior):
+        return base, None
+    fine = build_config(config.prompt, suited, image=base["image"]).fine.model_dump(mode="json")
+    return {**base, "fine": {**fine, "prompt": base["fine"]["prompt"]}}, suited
 
 
 def _coarse_part(config: RunConfig) -> tuple[object, ...]:

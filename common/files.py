@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from . import ranks
-from .errors import UserError
+from .errors import UserError, shown
 
 _PART = ".part"
 
@@ -60,6 +60,24 @@ def read_bytes(path: Path, most: int) -> bytes:
 def read_text(path: Path, most: int) -> str:
     """`read_bytes` as UTF-8; UnicodeDecodeError, a ValueError, if it is none."""
     return read_bytes(path, most).decode("utf-8")
+
+
+def expanded(text: str, what: str) -> Path:
+    """The path that a user's text stands for, `~` written out; UserError if it can't be one.
+
+    what: what to call it in messages.
+    """
+    try:
+        place = Path(text).expanduser()
+        place.exists()
+    except RuntimeError:
+        raise UserError(f"{what} {shown(text)}: there is no such home folder; check it") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{what} {shown(text)}: {reason}; check the path") from None
+    if not text.strip():
+        raise UserError(f"{what}: the path is empty; give a file or a folder")
+    return place
 
 
 def digest_of(path: Path) -> str:

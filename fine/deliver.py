@@ -14,6 +14,7 @@ from ..common.config.reading import changed, validated
 from ..common.errors import UserError
 from ..common.files import write_whole
 from ..common.runs.checkpoints import checkpoint_path, stored_digest
+from ..common.runs.failure import failures, fronts
 from ..common.runs.folder import Run, slug
 from ..common.runs.origin import Origin, changes, finish, told
 from ..common.runs.progress import doing, result, say
@@ -82,6 +83,8 @@ def _deliver(run: Run, config: ExportConfig) -> None:
             notes=notes,
             made_of=_mark(run, config),
             finish=model.texture.finish(),
+            failures=failures(run),
+            fronts=fronts(run),
         )
         finish(folder, _origin(run, config))
     run.event("exported", faces=report.faces_out, psnr=report.psnr_mean, seconds=report.seconds)

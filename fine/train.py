@@ -33,7 +33,7 @@ from ..common.runs.coarse_result import (
     is_cleaned,
     read_result,
 )
-from ..common.runs.failure import FailedError, OnFailure, Watch, failures, record
+from ..common.runs.failure import FailedError, OnFailure, Watch, failures, record, teller
 from ..common.runs.folder import Run
 from ..common.runs.loop import Hooks, Together, begin_on, looks, save, train
 from ..common.runs.origin import agree, finish, outputs_whole
@@ -44,6 +44,7 @@ from ..common.scene.images import save_strip
 from ..common.scene.views import picture_lights
 from ..common.schedules import step_schedule
 from ..common.watch.ends import picture_end
+from ..common.watch.fronts import FrontWatch
 from ..common.watch.growth import watching_growth
 from .first_shape import FIRST, from_coarse, read_first, silhouette_iou, write_first
 from .isosurface import Isosurface
@@ -85,7 +86,9 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
     background = shape.background.to(device)  # frozen from here on, as in Magic3D
     judges = prepare_judges(run, FINE, device)
     learner = model.learner(config)
-    watch = Watch("fine", config.steps, run.config.seed)
+    watch = Watch("fine", config.steps, run.config.seed, teller(run, on_failure))
+    subject = Pictured(model, config, background)
+    fronts = FrontWatch(run, subject, judges, watch)
 
     @functools.cache
     def finished() -> Isosurface:
@@ -112,10 +115,11 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
             if device.type != "cpu":
                 model.check()
             watch.look(index, float(value), views.image, None)
+        with judges.memory_advice():
+            fronts.look(index)
         return {"loss": value, **judged.watch}
 
     state = Together(learner, judges=judges)
-    subject = Pictured(model, config, background)
     with watching_growth(run, FINE).shows(subject, judges) as growth:
         hooks = Hooks(growth, learner.check, learner.slow, on_failure)
         every = config.checkpoint_every

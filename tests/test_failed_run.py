@@ -23,7 +23,7 @@ def _unlucky(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def look(watch: Watch, step: int, *seen: object) -> None:
         if watch.seed == 0 and watch.stage == "coarse" and step == 3:
-            raise watch._failed("empty", step + 1)
+            watch.failed("empty", step + 1)
 
     monkeypatch.setattr(Watch, "look", look)
 

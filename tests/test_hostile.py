@@ -45,6 +45,17 @@ def test_no_threads_at_all_is_told(name: str) -> None:
     assert name in error_of(told)
 
 
+@pytest.mark.parametrize("prior", ["sd15", "some/thing"])
+def test_a_model_of_the_hub_that_isn_t_there_is_told_by_a_fresh_process(
+    prior: str, tmp_path: Path
+) -> None:
+    """In one of its own: what other commands have imported must not be needed."""
+    process = piped("run", "a corgi", "--prior", prior, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 2, told
+    assert "HF_HUB_OFFLINE" in error_of(told)
+
+
 def test_without_a_home_compiled_code_has_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"HOME": "/nowhere"}
     monkeypatch.setattr(os, "access", lambda *_: False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from .reading import DEFAULT_CONFIG, build_config
+from .reading import DEFAULT_CONFIG, Beneath, build_config
 
 _COUNTS = ("steps", "albedo_steps", "opacity_steps", "paint_from")
 """Settings that count steps; schedules, pairs of a step and a value, do so too."""
@@ -30,7 +30,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def preset_settings(
-    name: str, prompt: str, config: str | None, beneath: str = DEFAULT_CONFIG
+    name: str, prompt: str, config: str | None, beneath: Beneath = DEFAULT_CONFIG
 ) -> dict[str, Any] | None:
     """Settings of a configuration under a preset, to start from; None leaves it as it is.
 

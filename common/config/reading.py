@@ -25,6 +25,8 @@ T = TypeVar("T", bound=Part)
 _PLAIN = (str, bool, int, float)
 
 DEFAULT_CONFIG = "toybox"
+Beneath = str | tuple[str, str]
+"""A shipped configuration, or the one whose coarse stage is meant and the one whose fine stage."""
 LARGEST, DEEPEST = 2**20, 16  # bytes of a configuration file, and files that build on one another
 # Beside the packages, installed or not; importlib.resources fails on an editable install of a
 # folder without __init__.py.
@@ -36,15 +38,15 @@ def build_config(
     file: str | None = None,
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
-    beneath: str = DEFAULT_CONFIG,
+    beneath: Beneath = DEFAULT_CONFIG,
     image: Mapping[str, Any] | None = None,
     **fixed: Any,
 ) -> RunConfig:
     """The configuration of a new run: defaults, then a file, then `--set` pairs, then options.
 
-    file: a path, or the name of one of the shipped configurations; None is the default one.
-    beneath: the shipped configuration that a file of the user's differs from, unless it says so
-    itself with `base`, which null makes the plain defaults.
+    file: a path, or the name of one of the shipped configurations; None is what lies beneath.
+    beneath: what a file of the user's differs from, unless it says so itself with `base`, which
+    null makes the plain defaults.
     overrides: `key=value` texts with dotted keys; values are read as YAML.
     base: settings to start from in place of a file.
     image: settings of the picture, over all others; None means not given.
@@ -52,7 +54,7 @@ def build_config(
     Raises UserError for an empty prompt, a file that cannot be read, an unknown key or a bad value.
     """
     if base is None:
-        base = read_config_file(file, beneath=beneath)
+        base = _of(beneath) if file is None else read_config_file(file, beneath=beneath)
     tree = _expanded(base, RunConfig)
     for pair in overrides:
         set_value(tree, pair)
@@ -99,8 +101,16 @@ def shipped_configs() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
+def _of(beneath: Beneath) -> dict[str, Any]:
+    """Plain data of what lies beneath; of two all but the fine stage is the first's."""
+    if isinstance(beneath, str):
+        return read_config_file(beneath)
+    first, second = (read_config_file(name) for name in beneath)
+    return {**{k: v for k, v in first.items() if k != "fine"}, "fine": second.get("fine", {})}
+
+
 def read_config_file(
-    name: str | None, above: tuple[str, ...] = (), beneath: str | None = None
+    name: str, above: tuple[str, ...] = (), beneath: Beneath | None = None
 ) -> dict[str, Any]:
     """Plain data of a configuration file, by path or by the name of a shipped one.
 
@@ -108,7 +118,6 @@ def read_config_file(
     build on this one. beneath: the base of a file of the user's that names none. Raises UserError
     for a file that can't be read, or that builds on itself.
     """
-    name = DEFAULT_CONFIG if name is None else name
     try:
         path = _config_path(name)
         tree = _load_yaml(path.name, read_text(path, LARGEST))
@@ -121,8 +130,9 @@ def read_config_file(
         raise UserError(
             f"configuration {one_line(name, 120)} can't be read ({reason}); give a YAML file"
         ) from None
-    own = path.parent != SHIPPED
-    base = tree.pop("base", beneath if own else None)
+    if beneath is not None and "base" not in tree and path.parent != SHIPPED:
+        return _merged(_expanded(_of(beneath), RunConfig), _expanded(tree, RunConfig))
+    base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..config.judges import ClipConfig
 from ..config.models import RunConfig
 from ..config.priors import PriorConfig, Space, parse_lora
 from ..config.prompts import PromptConfig
@@ -20,11 +21,11 @@ from ..embedded.door import find, knows_toybox
 from ..embedded.names import EMBEDDED, EXACT, EXACT_RESOLUTIONS, TOYBOX, for_space
 from ..embedded.vocabulary import wording
 from ..errors import UserError, one_line
+from ..files import expanded
 from ..options import Schedule, values_of
 from ..priors.headers import check_inversion, check_lora
 from ..priors.location import (
     ALIASES,
-    Family,
     Location,
     family_of,
     hub_file,
@@ -73,48 +74,6 @@ def natural_fill(config: AnyStageConfig) -> float:
     return FILL_OF_TOYS if knows_toybox(location) else FILL
 
 
-SUITED: Mapping[str, str] = {
-    EXACT: "exact",
-    **dict.fromkeys(("sd15", "sd21-base", "sd21"), "magic3d-sd15"),
-    "sdxl": "sdxl",
-    **dict.fromkeys(("sd3", "sd35-medium", "sd35-large"), "sd3"),
-    **dict.fromkeys(("flux-dev", "flux-schnell"), "flux"),
-    **dict.fromkeys(("zero123", "zero123-xl"), "zero123"),
-    "stable-zero123": "stable-zero123",
-    "mvdream": "mvdream",
-}
-"""The configuration that is made for a prior's name, where it can guide both stages."""
-FAMILY_SUITED: Mapping[Family, str] = {
-    "pixel": "magic3d-if-sd",
-    "sd": "magic3d-sd15",
-    "sdxl": "sdxl",
-    "sd3": "sd3",
-    "flux": "flux",
-    "zero123": "zero123",
-    "mvdream": "mvdream",
-}
-"""The configuration that is made for models of a family."""
-
-
-def suited_to(coarse: PriorConfig, fine: PriorConfig) -> str | None:
-    """The shipped configuration that suits the stages' priors; None is the default one.
-
-    A pixel model in the coarse stage and a latent one in the fine stage are Magic3D's pair;
-    otherwise the coarse stage's model decides. Raises UserError for a model that isn't there.
-    """
-    prior = coarse if coarse.name not in (TOYBOX, *EMBEDDED) else fine
-    if prior.name in (TOYBOX, *EMBEDDED):
-        return None
-    if prior.name in SUITED:
-        return SUITED[prior.name]
-    location = find(prior)
-    return (
-        None
-        if knows_toybox(location)
-        else FAMILY_SUITED[family_of(location.index, location.source)]
-    )
-
-
 def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
     """Raise UserError now, not after minutes, for a prompt or a judge that a stage cannot take.
 
@@ -150,15 +109,14 @@ def check_prompts(config: RunConfig, stages: Sequence[Stage] = STAGES) -> None:
                     f"{stage.name}.judges.clip compares views with a prompt; give one beside the "
                     f"picture, or --set {stage.name}.judges.clip=0"
                 )
-            _check_clip(part)
+            check_clip(part.clip)
         if config.image is not None and config.image.elevation == "auto":
             _check_search(part, stage)
 
 
-def _check_clip(part: AnyStageConfig) -> None:
+def check_clip(config: ClipConfig) -> None:
     """Raise UserError unless the CLIP model can be found; no weights are fetched."""
-    config = part.clip
-    folder = Path(config.model).expanduser()
+    folder = expanded(config.model, "clip.model")
     if folder.exists():
         file = folder / "config.json"
         if not file.is_file():
@@ -313,11 +271,16 @@ def _reads_camera(config: Mapping[str, Any]) -> bool:
 
 def _unet_config(location: Location) -> Mapping[str, Any]:
     """The U-Net's configuration, if there is one; else nothing."""
+    return part_config(location, "unet")
+
+
+def part_config(location: Location, part: str) -> Mapping[str, Any]:
+    """The configuration of a part of a model, such as its "unet", if it has one; else nothing."""
     folder = location.folder
     if folder is None and location.commit is not None:
-        folder = hub_file(location.source, "unet/config.json", location.commit).parents[1]
+        folder = hub_file(location.source, f"{part}/config.json", location.commit).parents[1]
     try:
-        found = json.loads(((folder or Path()) / "unet" / "config.json").read_text("utf-8"))
+        found = json.loads(((folder or Path()) / part / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -21,7 +21,7 @@ from ..config.priors import PriorConfig
 from ..device import pick_device
 from ..embedded.door import load
 from ..errors import UserError
-from ..files import write_whole
+from ..files import expanded, write_whole
 from ..priors.base import Condition, TextEmbedding
 from ..priors.latent_unet import StableDiffusionPrior
 from ..priors.pretrained import PretrainedPrior
@@ -63,7 +63,7 @@ def invert(
     tell: called with each step's number and loss. Raises UserError for a picture, a model or a word
     that can't be used; nothing is written then.
     """
-    place = Path(out).expanduser()
+    place = expanded(out, "--out")
     check(how, place)
     rgba = framed_picture(ImageConfig(path=image, fill=1.0))
     model = load(prior, pick_device(device))

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..begin import Choices, plan
+from ..config.judges import ClipConfig
 from ..errors import UserError
 from ..files import write_whole
+from ..guidance.choose import check_clip
 from ..runs.folder import open_run, slug
 from ..runs.progress import result, say
 from ..runs.watching import watching
@@ -64,6 +66,8 @@ def run_seeds(prompt: str, choices: Choices, count: int, clip: str | None = None
     import torch
 
     jobs = seed_jobs(prompt, choices, count)
+    if clip is not None:
+        check_clip(ClipConfig(model=clip))
     ready(torch.get_num_threads())
     began = time.monotonic()
     for number, job in enumerate(jobs, start=1):

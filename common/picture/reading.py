@@ -11,12 +11,12 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
+from ..files import expanded
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 100_000_000
@@ -43,7 +43,7 @@ class Picture:
 
 def file_bytes(path: str) -> bytes:
     """The content of a picture's file. Raises UserError if there is none to be read."""
-    place = Path(path).expanduser()
+    place = expanded(path, "image")
     try:
         if place.is_dir():
             raise UserError(f"image: {path!r} is a folder; {WANTED}")

@@ -18,6 +18,7 @@ import torch
 from ..config.priors import PriorConfig
 from ..device import computes_bf16
 from ..errors import UserError
+from ..files import expanded
 from .adaptation import add_textual_inversions, merge_loras, weight_errors
 from .components import check_finite, check_tokenizers, load_modules
 from .headers import check_folder, choose_variant
@@ -25,7 +26,6 @@ from .location import (
     UNUSED,
     Family,
     Location,
-    expanded,
     family_of,
     hub_errors,
     locate,
@@ -222,10 +222,9 @@ def _from_file(
     arguments: dict[str, Any],
 ) -> Any:
     """The pipeline of a single-file checkpoint, its configuration given or the hub's usual one."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
     place: dict[str, Any] = {}
-    constants = huggingface_hub.constants
     if options.config is not None:
         given = expanded(options.config, "prior.config")
         place = {"config": str(given) if given.exists() else options.config}

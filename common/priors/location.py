@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from ..config.priors import PriorConfig
 from ..errors import UserError, nearest, shown
-from ..files import read_text
+from ..files import expanded, read_text
 from .headers import TOLD, Tensor, kind_of, read_header
 
 Family = Literal["pixel", "sd", "sdxl", "sd3", "flux", "zero123", "mvdream"]
@@ -105,22 +105,6 @@ def locate(options: PriorConfig, known: Collection[str] = ()) -> Location:
         except UserError as error:
             failures.append(error)
     raise failures[0]
-
-
-def expanded(text: str, what: str) -> Path:
-    """The path that a text stands for; UserError if it can't be one.
-
-    what: what to call it in messages.
-    """
-    try:
-        place = Path(text).expanduser()
-        place.exists()
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{what} {shown(text)}: {reason}; check the path") from None
-    if not text.strip():
-        raise UserError(f"{what}: the path is empty; give a file or a folder")
-    return place
 
 
 def locate_folder(folder: Path, source: str | None = None) -> Location:
@@ -229,16 +213,11 @@ def hub_file(repository: str, name: str, revision: str | None) -> Path:
     Raises UserError, within seconds, if it is in neither.
     """
     with missing_libraries():
-        import huggingface_hub
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE or not reachable(
-        huggingface_hub.constants.ENDPOINT
-    )
+        # By name: as an attribute a part of it is there only once something else has imported it.
+        from huggingface_hub import constants, hf_hub_download
+    offline = constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT)
     with hub_errors(repository, revision), _quiet_hub():
-        return Path(
-            huggingface_hub.hf_hub_download(
-                repository, name, revision=revision, local_files_only=offline
-            )
-        )
+        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=offline))
 
 
 @contextmanager

@@ -6,18 +6,20 @@ Rules (each told in its line):
     full         for as long more than `FULL` of them are
     flat         for as long the views' colours spread less than `FLAT` about their mean
     standing     for as long the loss is the same to `STILL` of itself
-The last four are looked for from `GRACE` of the stage on: every scene begins as fog.
+    many fronts  at its end its prior takes views of other sides for the front (`guidance.fronts`)
+All but the first are looked for from `GRACE` of the stage on: every scene begins as fog.
 
 Answers (`--on-failure`): `stop` ends in one line; `retry` goes back to the last checkpoint with
 half the learning rate where a number was not finite, `SLOWER_TIMES` at most, and otherwise, or
-after that, begins the stage again with the next seed, `SEEDS` at most.
+after that, begins the stage again with the next seed, `SEEDS` at most; `tell` says so once and goes
+on where it can: a number that is not finite, and a scene without a surface, end the run.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,8 +32,8 @@ from ..files import read_text, write_whole
 from .folder import Run, rewritten
 from .history import read_events
 
-Kind = Literal["not finite", "empty", "full", "flat", "standing"]
-OnFailure = Literal["stop", "retry"]
+Kind = Literal["not finite", "empty", "full", "flat", "standing", "many fronts"]
+OnFailure = Literal["stop", "retry", "tell"]
 PATIENCE, GRACE = 25, 0.5
 EMPTY, FULL, FLAT, STILL = 0.002, 0.998, 1e-3, 1e-7
 COVERED = 0.5  # opacity from which a pixel counts as covered
@@ -65,13 +67,16 @@ class FailedError(UserError):
 class Watch:
     """Looks at a stage step by step; raises `FailedError` when a rule tells that it has failed.
 
-    total: the stage's steps. seed: of the run, for the advice.
+    total: the stage's steps. seed: of the run, for the advice. tell: is told of a failure, once of
+    each kind, in place of raising it.
     """
 
     stage: str
     total: int
     seed: int
+    tell: Callable[[FailedError], None] | None = None
     _since: dict[Kind, int] = field(default_factory=dict)
+    _told: set[Kind] = field(default_factory=set)
     _loss: float = math.nan
 
     def look(self, step: int, loss: float, image: Tensor, opacity: Tensor | None) -> None:
@@ -94,25 +99,36 @@ class Watch:
             self._since[kind] = self._since.get(kind, 0) + 1 if there else 0
         for kind in signs:
             if self._since[kind] >= PATIENCE:
-                raise self._failed(kind, step + 1)
+                self.failed(kind, step + 1)
 
-    def _failed(self, kind: Kind, step: int) -> FailedError:
-        what, hint = _WORDS[kind]
-        return FailedError(
+    def failed(self, kind: Kind, step: int, what: str | None = None) -> None:
+        """Raise that a rule has told a failure at `step`, from 1, or tell of it.
+
+        what: is wrong, if the rule's own words aren't enough.
+        """
+        words, hint = _WORDS[kind]
+        error = FailedError(
             kind,
             self.stage,
             step,
-            f"the {self.stage} stage has failed: {what} for {PATIENCE} steps, at step {step}",
+            f"the {self.stage} stage has failed: {what or words + _LONG}, at step {step}",
             f"begin again with another seed (--seed {self.seed + 1}){hint}, or resume with "
             "--on-failure retry",
         )
+        if self.tell is None:
+            raise error
+        if kind not in self._told:
+            self._told.add(kind)
+            self.tell(error)
 
 
+_LONG = f" for {PATIENCE} steps"
 _WORDS: Mapping[Kind, tuple[str, str]] = {
     "empty": ("the scene is empty", " or a lower coarse.losses.opacity"),
     "full": ("the scene fills every view", " or a higher coarse.losses.opacity"),
     "flat": ("all views are one flat colour", ""),
     "standing": ("the loss stands still", " or a higher optimizer.learning_rate"),
+    "many fronts": ("there are many fronts", " or go on with --on-failure tell"),
 }
 
 
@@ -121,10 +137,28 @@ def record(run: Run, failed: FailedError) -> None:
     run.event("failed", stage=failed.stage, kind=failed.kind, step=failed.step, message=str(failed))
 
 
+def teller(run: Run, on_failure: OnFailure) -> Callable[[FailedError], None] | None:
+    """What a `Watch` of the run tells of failures in place of raising them, as the answer is."""
+    if on_failure != "tell":
+        return None
+
+    def tell(failed: FailedError) -> None:
+        record(run, failed)
+        run.warn(f"{failed.wrong}; going on, as --on-failure tell asks")
+
+    return tell
+
+
 def failures(run: Run) -> list[str]:
     """The failures that a run has recorded, as lines, oldest first."""
     events = read_events(run.folder)
     return [str(each.get("message", "")) for each in events if each["event"] == "failed"]
+
+
+def fronts(run: Run) -> dict[str, str]:
+    """How many fronts a run's prior has seen last, as a line for each stage that asked it."""
+    events = [each for each in read_events(run.folder) if each["event"] == "fronts"]
+    return {str(each.get("stage", "")): str(each.get("message", "")) for each in events}
 
 
 def next_seed(run: Run) -> Run:

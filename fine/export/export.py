@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,7 +58,8 @@ class ExportReport:
     psnr_min: their mean and the worst. level_psnr: of each mip level of the texture. cache_misses:
     a face, see `order.cache_misses`. bytes: of each file. seconds: by step. notes: what was asked
     for and could not be, and what was done instead. digests: of each file. made_of: the mark that
-    was given.
+    was given. failures: of the run on its way, oldest first. fronts: how many fronts the model has
+    after each stage, as its prior has it.
     """
 
     obj: Path | None
@@ -90,6 +91,8 @@ class ExportReport:
     notes: list[str]
     digests: dict[str, str]
     made_of: str = ""
+    failures: list[str] = field(default_factory=list)
+    fronts: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The report as JSON; files by their names, since a run's folder may be moved."""
@@ -144,6 +147,8 @@ def export(
     made_of: str = "",
     notes: Sequence[str] = (),
     finish: Finish | None = None,
+    failures: Sequence[str] = (),
+    fronts: Mapping[str, str] | None = None,
 ) -> ExportReport:
     """Export a model: clean, decimate, unwrap, bake, write, read back, compare.
 
@@ -154,8 +159,9 @@ def export(
     dropped. config: all of these and more, in their place. reference: what the files are compared
     with; by default the cleaned mesh before decimation. on_step: is told each step's name. pose:
     how the world's axes become the files'. kept: a mesh whose geometry and texture coordinates stay
-    as they are; then nothing is cleaned, decimated or unwrapped. made_of, notes: what the report
-    keeps beside its own. finish: what the material has beside its albedo, at the same points.
+    as they are; then nothing is cleaned, decimated or unwrapped. made_of, notes, failures, fronts:
+    what the report keeps beside its own. finish: what the material has beside its albedo, at the
+    same points.
 
     Writes the files of each format, turntable.png and report.json, which is the last. On the CPU
     two exports of the same model give the same files, unless xatlas meets its time limit in one of
@@ -219,6 +225,8 @@ def export(
         notes=notes,
         digests=digests(folder, own),
         made_of=made_of,
+        failures=list(failures),
+        fronts=dict(fronts or {}),
     )
     write_whole(folder / REPORT, report.to_json())
     return report

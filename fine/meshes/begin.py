@@ -12,6 +12,7 @@ from ...common.config.export import Axis
 from ...common.config.mesh import MeshConfig
 from ...common.config.models import RunConfig
 from ...common.errors import UserError
+from ...common.files import expanded
 from ...common.runs.checkpoints import DamagedCheckpointError, read_tensors, write_tensors
 from ...common.runs.folder import Run
 from ...common.runs.whole_folder import digest_of
@@ -30,7 +31,7 @@ def look_at(told: Mapping[str, object]) -> tuple[UserMesh, dict[str, object]]:
 
     Raises UserError, before a folder is made, for whatever is wrong with it.
     """
-    path = Path(str(told["file"])).expanduser()
+    path = expanded(str(told["file"]), "mesh")
     source = read_mesh(path)
     full = {**told, "file": str(path.resolve()), "digest": digest_of(path)}
     config = MeshConfig.model_validate(full)

@@ -56,6 +56,7 @@ def all_cases() -> list[Case]:
         limits,
         training,
         words,
+        homes,
     )
     return [case for maker in makers for case in maker()]
 
@@ -581,6 +582,27 @@ def training() -> Iterator[Case]:
         ("can't be read",),
         _written("mine/training.json", "{"),
     )
+
+
+def homes() -> Iterator[Case]:
+    """Home folders of nobody, wherever a path is taken."""
+    place = "~nobody-has-this-name/x"
+    for arguments in (
+        ("run", "--image", place),
+        ("coarse", PROMPT, "--image", place),
+        ("run", PROMPT, "--prior", "sd15", "--lora", place),
+        ("run", PROMPT, "--set", "coarse.judges.clip=1", "--set", f"coarse.clip.model={place}"),
+        ("run", PROMPT, "--seeds", "2", "--clip", place),
+        ("fine", "--mesh", place, PROMPT),
+        ("texture", "--mesh", place, PROMPT),
+        ("train-prior", "pixel", "--minutes", "1", "--out", place),
+        ("train-prior", "latent", "--minutes", "1", "--vae", place),
+        ("train-prior", "pixel", "--minutes", "1", "--begin", place),
+        ("invert", place),
+        ("invert", "photo.png", "--out", place),
+    ):
+        yield Case(arguments, ("no such home folder",))
+    yield Case(("run", PROMPT, "--seeds", "2", "--clip", "nowhere"), ("clip.model",))
 
 
 def words() -> Iterator[Case]:

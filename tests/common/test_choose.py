@@ -15,10 +15,11 @@ from maquette.common.config.priors import PriorConfig, parse_lora
 from maquette.common.config.prompts import CONFLICTING_WORDS, PHRASES, PromptConfig
 from maquette.common.config.reading import build_config, read_config_file
 from maquette.common.embedded import door
-from maquette.common.embedded.names import for_space
+from maquette.common.embedded.names import EMBEDDED, for_space
 from maquette.common.errors import UserError
 from maquette.common.guidance import choose
-from maquette.common.guidance.choose import SUITED, check_prompts, with_absolute_paths
+from maquette.common.guidance.choose import check_prompts, with_absolute_paths
+from maquette.common.guidance.suited import SUITED
 from maquette.common.priors import loading
 from maquette.common.priors.location import ALIASES
 from maquette.common.runs.stage import FINE
@@ -228,6 +229,6 @@ def test_an_alias_brings_its_configuration(
 
 def test_every_alias_configuration_exists_and_names_a_prior_of_its_kind() -> None:
     for alias, name in SUITED.items():
-        assert alias in ALIASES or alias == "exact"
+        assert alias in ALIASES or alias in ("exact", "toybox", *EMBEDDED)
         chosen = build_config("x", name)
         assert SUITED[chosen.coarse.prior.name] == SUITED[chosen.fine.prior.name] == name

@@ -24,6 +24,7 @@ from maquette.common.runs.failure import (
     slower,
 )
 from maquette.common.runs.folder import Run, open_or_create, open_run
+from maquette.common.runs.history import read_events
 from maquette.common.runs.loop import Hooks, Learner, train
 
 TOTAL = 100
@@ -157,6 +158,20 @@ def test_the_next_seed_is_the_run_s_from_then_on(run: Run) -> None:
     after = next_seed(run)
     assert after.config.seed == run.config.seed + 1
     assert open_run(str(run.folder)).config == after.config
+
+
+def test_a_clock_that_jumps_changes_no_step_and_no_length(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Back by ten years at every look: what is told of time is measured by another clock."""
+    now = iter(range(10**9, 0, -(10**6)))
+    monkeypatch.setattr("time.time", lambda: float(next(now)))
+    _, taken = trained(run, {}, "stop")
+    assert taken == list(range(12))
+    (ended,) = [e for e in read_events(run.folder) if e["event"] == "stage finished"]
+    assert 0.0 <= ended["seconds"] < 60.0
+    assert steps_on_disk(run.coarse)[-1] == 12
+    trained(run, {}, "stop")  # and it is done
 
 
 def test_a_line_that_was_cut_off_hides_no_failure(run: Run) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from maquette.common.begin import Choices, begin
+from maquette.common.begin import Choices, begin, derive
 from maquette.common.config.priors import PriorConfig
 from maquette.common.config.reading import build_config
 from maquette.common.embedded.names import EMBEDDED
 from maquette.common.errors import UserError
-from maquette.common.guidance.choose import suited_to
+from maquette.common.guidance.suited import suited_to
+from maquette.common.runs.folder import open_run
 from tests.reference.tiny_models import Family, build
 
 PROMPT = "a corgi in a hat"
@@ -77,7 +78,60 @@ def test_weights_of_the_toybox_are_toybox() -> None:
     assert suited_to(pixel, pixel) is None
     assert suited_to(PriorConfig(name="toybox"), PriorConfig(name="toybox")) is None
     assert suited_to(PriorConfig(name="exact"), PriorConfig(name="exact")) == "exact"
-    assert suited_to(PriorConfig(name="toybox"), PriorConfig(name="sd15")) == "magic3d-sd15"
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "names"),
+    [
+        ("toybox", "sd15", ("toybox", "magic3d-sd15")),
+        ("sdxl", "sd15", ("sdxl", "magic3d-sd15")),
+        ("mvdream", "sd3", ("mvdream", "sd3")),
+        ("sd15", "toybox", ("magic3d-sd15", "toybox")),
+    ],
+)
+def test_each_stage_takes_what_suits_its_own_prior(
+    coarse: str, fine: str, names: tuple[str, str]
+) -> None:
+    assert suited_to(PriorConfig(name=coarse), PriorConfig(name=fine)) == names
+
+
+def test_settings_of_one_family_don_t_reach_the_other_stage(
+    models: dict[str, Path], tmp_path: Path, capfd
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"coarse: {{prior: {models['sdxl']}}}\nfine: {{prior: {models['sd15']}}}\n")
+    run = begin(PROMPT, Choices(config=str(file), out=str(tmp_path / "run"), device="cpu"))
+    names = {"coarse": str(models["sdxl"]), "fine": str(models["sd15"])}
+    for stage, name in (("coarse", "sdxl"), ("fine", "magic3d-sd15")):
+        pairs = [f"{each}.prior.name={place}" for each, place in names.items()]
+        whole = build_config(PROMPT, name, pairs, device="cpu")
+        assert getattr(run.config, stage) == getattr(whole, stage)
+    told = capfd.readouterr().err
+    assert "the coarse stage's of sdxl" in told
+    assert "the fine stage's of magic3d-sd15" in told
+
+
+def test_another_fine_prior_brings_its_own_settings(
+    models: dict[str, Path], small_run: Path, tmp_path: Path, capfd
+) -> None:
+    out = str(tmp_path / "fine")
+    run = derive(str(small_run), None, Choices(prior=str(models["sd15"]), out=out, device="cpu"))
+    pairs = [f"fine.prior.name={models['sd15']}"]
+    whole = build_config("a red mushroom", "magic3d-sd15", pairs, device="cpu")
+    assert run.config.fine == whole.fine
+    assert run.config.coarse == open_run(str(small_run)).config.coarse
+    assert "the fine stage's of magic3d-sd15" in capfd.readouterr().err
+    same = derive(str(small_run), "a red cat", Choices(out=str(tmp_path / "same"), device="cpu"))
+    assert same.config.fine.steps == open_run(str(small_run)).config.fine.steps
+
+
+def test_a_latent_model_in_the_coarse_stage_is_told(tmp_path: Path, capfd) -> None:
+    pair = ["coarse.prior=toybox-latent"]
+    begin("a red cat", Choices(settings=pair, out=str(tmp_path / "run"), device="cpu"))
+    told = capfd.readouterr().err
+    assert "renders 64 px, enlarged to the 512 px that toybox-latent sees" in told
+    begin("a red cat", Choices(out=str(tmp_path / "plain"), device="cpu"))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_caption_outside_the_toybox_names_the_prior_that_cannot(tmp_path: Path) -> None:

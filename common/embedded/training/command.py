@@ -17,7 +17,7 @@ import torch
 
 from ...device import pick_device
 from ...errors import UserError
-from ...files import sole_writer
+from ...files import expanded, sole_writer
 from ...runs.folder import run_around
 from ...runs.loop import deterministic
 from ..names import VERSION_FILE
@@ -52,7 +52,7 @@ def train_prior(
     """
     if out is not None and not out.strip():
         raise UserError("--out is empty; give the folder that the training is to have")
-    folder = Path(f"runs/prior-{kind}" if out is None else out).expanduser()
+    folder = expanded(f"runs/prior-{kind}" if out is None else out, "--out")
     if (around := run_around(folder)) is not None:
         raise UserError(f"--out: {around} is the folder of a run; give a training another")
     given: dict[str, Any] = {"device": device, "seed": seed}
@@ -119,7 +119,7 @@ def _given_autoencoder(folder: Path, given: str | None) -> Path | None:
     Raises UserError if there is neither, or if it is of another toybox.
     """
     if given is not None:
-        pipeline = Path(given).expanduser()
+        pipeline = expanded(given, "--vae")
         if (pipeline / VAE_CONFIG).is_file():
             check_version(pipeline)
             return pipeline / OWN_VAE
@@ -151,7 +151,7 @@ def _autoencoder(folder: Path, source: Path | None, device: torch.device) -> Any
 
 def _model_of(given: str, mark: str, option: str) -> Path:
     """The diffusers folder that is meant: itself, or that of a training; `mark` lies in it."""
-    source = Path(given).expanduser()
+    source = expanded(given, option)
     for place in (source / "model", source):
         if (place / mark).is_file():
             return place
