@@ -120,10 +120,14 @@ Redo = Annotated[
 Gpus = Annotated[
     int, typer.Option("--gpus", metavar="N", min=1, help="Share the views among N GPUs.")
 ]
-OnFailure = Literal["stop", "retry", "tell"]
+OnFailure = Literal["auto", "stop", "retry", "tell"]
 Answer = Annotated[
     OnFailure,
-    typer.Option("--on-failure", help="stop in one line, retry (slower, other seeds), or tell."),
+    typer.Option(
+        "--on-failure",
+        help="stop in one line, retry (slower, other seeds), tell, or auto: tell of many fronts, "
+        "stop at the rest.",
+    ),
 ]
 Out = Annotated[str | None, typer.Option("--out", metavar="FOLDER", help="The run's own folder.")]
 Seeds = Annotated[
@@ -213,7 +217,7 @@ def run(
     vram: Vram = None,
     seed: Seed = None,
     device: Device = None,
-    on_failure: Answer = "stop",
+    on_failure: Answer = "auto",
     threads: Threads = None,
     out: Out = None,
     preset: Preset = None,
@@ -420,7 +424,7 @@ def resume(
     coarse_steps: CoarseSteps = None,
     fine_steps: FineSteps = None,
     redo: Redo = False,
-    on_failure: Answer = "stop",
+    on_failure: Answer = "auto",
     threads: Threads = None,
     gpus: Gpus = 1,
 ) -> None:
@@ -679,7 +683,7 @@ def _at_work(opened: Any) -> Iterator[None]:
             raise
 
 
-def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "stop") -> None:
+def _all_stages(opened: Any, redo: bool = False, on_failure: OnFailure = "auto") -> None:
     from maquette.coarse.train import run_coarse
     from maquette.common import ranks
     from maquette.common.guidance.prepare import verify_later

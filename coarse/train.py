@@ -36,7 +36,7 @@ def make_scene(config: CoarseConfig, device: torch.device) -> Scene:
     return Nerf(config, device)
 
 
-def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> None:
+def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> None:
     """Train the coarse stage of a run to its end, going on from its last checkpoint.
 
     redo: whether a result that other settings made is put aside; else that raises UserError.

@@ -55,7 +55,7 @@ from .pictures import Pictured
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
 
-def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> None:
+def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> None:
     """Refine the first shape of a run to the end, going on from the last checkpoint.
 
     redo: whether a result that other settings made is put aside; else that raises UserError.

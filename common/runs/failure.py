@@ -9,7 +9,8 @@ Rules (each told in its line):
     many fronts  at its end its prior takes views of other sides for the front (`guidance.fronts`)
 All but the first are looked for from `GRACE` of the stage on: every scene begins as fog.
 
-Answers (`--on-failure`): `stop` ends in one line; `retry` goes back to the last checkpoint with
+Answers (`--on-failure`): `auto` tells of many fronts and goes on, for there is a mesh and the prior
+may be wrong, and stops at the others; `stop` ends in one line; `retry` goes back to the last checkpoint with
 half the learning rate where a number was not finite, `SLOWER_TIMES` at most, and otherwise, or
 after that, begins the stage again with the next seed, `SEEDS` at most; `tell` says so once and goes
 on where it can: a number that is not finite, and a scene without a surface, end the run.
@@ -33,7 +34,7 @@ from .folder import Run, rewritten
 from .history import read_events
 
 Kind = Literal["not finite", "empty", "full", "flat", "standing", "many fronts"]
-OnFailure = Literal["stop", "retry", "tell"]
+OnFailure = Literal["auto", "stop", "retry", "tell"]
 PATIENCE, GRACE = 25, 0.5
 EMPTY, FULL, FLAT, STILL = 0.002, 0.998, 1e-3, 1e-7
 COVERED = 0.5  # opacity from which a pixel counts as covered
@@ -68,7 +69,7 @@ class Watch:
     """Looks at a stage step by step; raises `FailedError` when a rule tells that it has failed.
 
     total: the stage's steps. seed: of the run, for the advice. tell: is told of a failure, once of
-    each kind, in place of raising it.
+    each kind, in place of raising it; it may raise it itself.
     """
 
     stage: str
@@ -139,12 +140,15 @@ def record(run: Run, failed: FailedError) -> None:
 
 def teller(run: Run, on_failure: OnFailure) -> Callable[[FailedError], None] | None:
     """What a `Watch` of the run tells of failures in place of raising them, as the answer is."""
-    if on_failure != "tell":
+    if on_failure not in ("auto", "tell"):
         return None
 
     def tell(failed: FailedError) -> None:
+        if on_failure == "auto" and failed.kind != "many fronts":
+            raise failed
         record(run, failed)
-        run.warn(f"{failed.wrong}; going on, as --on-failure tell asks")
+        why = ", as --on-failure tell asks" if on_failure == "tell" else ": look at its pictures"
+        run.warn(f"{failed.wrong}; going on{why}")
 
     return tell
 

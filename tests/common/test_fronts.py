@@ -154,10 +154,21 @@ def test_many_fronts_are_told_in_time_and_a_failure_at_the_end(
     assert seen == [(9, 2), (12, 2)]
 
 
-def test_who_wants_it_told_goes_on(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
-    assert watched(run, FOUR, "tell") == []
-    assert "going on, as --on-failure tell asks" in capfd.readouterr().err
+@pytest.mark.parametrize(
+    ("answer", "why"), [("tell", "as --on-failure tell asks"), ("auto", "look at its pictures")]
+)
+def test_who_wants_it_told_goes_on(
+    run: Run, capfd: pytest.CaptureFixture[str], answer: str, why: str
+) -> None:
+    assert watched(run, FOUR, answer) == []
+    assert f"going on{',' if answer == 'tell' else ':'} {why}" in capfd.readouterr().err
     assert len(failures(run)) == 1
+
+
+def test_any_other_failure_ends_a_run_that_chose_nothing(run: Run) -> None:
+    watch = Watch("coarse", 12, 3, teller(run, "auto"))
+    with pytest.raises(FailedError, match="the scene is empty"):
+        watch.failed("empty", 12)
 
 
 @pytest.mark.parametrize("colors", [WELL, GREY])
