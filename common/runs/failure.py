@@ -10,10 +10,11 @@ Rules (each told in its line):
 All but the first are looked for from `GRACE` of the stage on: every scene begins as fog.
 
 Answers (`--on-failure`): `auto` tells of many fronts and goes on, for there is a mesh and the prior
-may be wrong, and stops at the others; `stop` ends in one line; `retry` goes back to the last checkpoint with
-half the learning rate where a number was not finite, `SLOWER_TIMES` at most, and otherwise, or
-after that, begins the stage again with the next seed, `SEEDS` at most; `tell` says so once and goes
-on where it can: a number that is not finite, and a scene without a surface, end the run.
+may be wrong, and stops at the others; `stop` ends in one line; `retry` goes back to the last
+checkpoint with half the learning rate where a number was not finite, `SLOWER_TIMES` at most, and
+otherwise, or after that, begins the stage again with the next seed, `SEEDS` at most; `tell` says so
+once and goes on where it can: a number that is not finite, and a scene without a surface, end the
+run.
 """
 
 from __future__ import annotations
