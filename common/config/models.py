@@ -78,6 +78,8 @@ class CoarseLossConfig(Part):
     """Normals must not face away. In every step whose weight isn't 0, whatever the lamp shows."""
     opacity: Schedule = 1.0
     entropy: Schedule = 0.0
+    symmetry: Schedule = 0.0
+    """Left and right of the front alike, softly; for objects that have this symmetry."""
 
 
 class StageConfig(Part):

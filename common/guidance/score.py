@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import torch
@@ -22,6 +22,7 @@ from .ask import Ask
 from .conditions import Conditioner, Rows
 from .critic import Critic
 from .judges import Judged, Views
+from .noises import Noises
 from .timesteps import (
     dreamtime_timesteps,
     sample_timesteps,
@@ -60,6 +61,7 @@ class ScoreDistillation:
         self.prior, self.conditioner, self.loss, self.steps = prior, conditioner, loss, steps
         self.critic, self.group = critic, prior.group
         self._seen: _Seen | None = None
+        self._noises = Noises(loss.noise_of)
         self._check_levels()
         self._falling = self._dreamtime() if loss.timesteps == "dreamtime" else None
 
@@ -72,7 +74,7 @@ class ScoreDistillation:
         x = self.prior.encode_image(views.image)
         count = x.shape[0]
         t = send(self.timesteps(step, count), x.device)
-        noise = ranks.drawn(torch.randn, *x.shape).to(x, non_blocking=True)
+        noise = self._noises(x.shape).to(x, non_blocking=True)
         rows = self.conditioner.rows(views.cameras)
         if views.surface is not None and self.prior.takes_surface:
             rows = rows.on(at_grid(views.surface, *x.shape[-2:]))
@@ -105,6 +107,10 @@ class ScoreDistillation:
             assert self.critic is not None
             return self.critic.predict_noise(x_t, t, rows.wanted, views.cameras)
 
+        def untold(x_t: Tensor, t: Tensor) -> Tensor:
+            assert self.critic is not None
+            return self.critic.predict_noise(x_t, t, replace(rows.wanted, cameras=None), None)
+
         return Ask(
             prior=self.prior,
             rows=rows,
@@ -113,6 +119,7 @@ class ScoreDistillation:
             step=step,
             progress=min(1.0, step / max(1, self.steps - 1)),
             critic=None if self.critic is None else speaking,
+            untold_critic=None if self.critic is None else untold,
         )
 
     def learn(self) -> None:
