@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from ..common import ranks
 from ..common.config.models import CoarseConfig
 from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
+from ..common.guidance.faces import tell_faces
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import steps_on_disk
 from ..common.runs.coarse_result import (
@@ -83,6 +86,7 @@ def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> 
     if ranks.now().first:
         save_strip(scene.preview(), run.coarse / PREVIEW)
         picture_end(run.coarse, scene, 128)
+        tell_faces(run, COARSE, judges, functools.partial(scene.judged, step=config.steps))
         write_result(run, scene.hand_off(run.config.handoff))
         finish(run.coarse, origin, PREVIEW)
     ranks.wait()

@@ -16,6 +16,7 @@ from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
 from ..common.errors import UserError
 from ..common.files import write_whole
+from ..common.guidance.faces import tell_faces
 from ..common.guidance.judges import Views
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import (
@@ -117,6 +118,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
         train(run, "fine", run.fine, state, config.steps, every, step, hooks)
     if ranks.now().first:
         picture_end(run.fine, subject, 256)
+        tell_faces(run, FINE, judges, functools.partial(subject.judged, step=config.steps))
         save_strip(preview(model, config), run.fine / PREVIEW)
         finish(run.fine, origin, PREVIEW)
 

@@ -105,6 +105,9 @@ class StageConfig(Part):
     light: LightConfig = LightConfig()
     checkpoint_every: Count = 250
     resolution: Count
+    look_behind: bool | None = None
+    """Whether the prior is asked at the end how many of eight views from behind look like a front
+    (`docs/blind.md`); null asks one that isn't told the camera."""
 
 
 class CoarseConfig(StageConfig):

@@ -68,17 +68,17 @@ class Opinion:
         """The condition that explains each view best, all draws together, int64 `[B]`."""
         return self.errors.log().mean(dim=0).argmin(dim=0)
 
-    def evidence(self, of: int, over: int) -> Tensor:
+    def evidence(self, of: int, over: int, trace: float = 0.0) -> Tensor:
         """How many standard errors the margin lies from 0, `[B]`; its sign says whose it is.
 
         Student's t over the draws, which are paired: what a noise does to both conditions is not
-        in it. Without any spread it is infinite, or 0 where there is no margin either.
+        in it. Without any spread it is infinite, and 0 where the margin isn't more than a trace.
         """
         margins = self.margins(of, over).double()
         spread = margins.std(dim=0) / len(margins) ** 0.5
         mean = margins.mean(dim=0)
-        far = torch.where(mean == 0.0, mean, mean.sign() * torch.inf)
-        return torch.where(spread > 0.0, mean / spread, far)
+        far = torch.where(spread > 0.0, mean / spread, mean.sign() * torch.inf)
+        return far.where(mean.abs() > trace, 0.0)
 
 
 def opinion(

@@ -1,0 +1,176 @@
+"""How many views from behind look like a front, by the prior's own preference: many faces, told.
+
+A prior that reads the view as words is asked whether it finds a view from behind better explained
+by the words for the front or by those for the back; one that is told the camera, whether by the
+view's own or by the one that looks from the other side. Where the noises that it is asked with do
+not agree, it can't tell. How often that is right is measured in `benchmarks/blind.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..config.scene import CameraConfig
+from ..priors.base import Condition, Prior
+from ..runs.folder import Run
+from ..runs.progress import say
+from ..runs.stage import Stage
+from ..scene.cameras import Cameras
+from .classify import opinion
+from .conditions import Conditioner
+from .judges import Panel, Views
+from .score import ScoreDistillation
+
+Side = Literal["front", "back", "unsure"]
+Look = Callable[[Cameras], Views]
+EVENT = "seen from behind"
+LOOKS = 8
+BEHIND = math.radians(120.0)
+"""Azimuth from which on a view is one from behind."""
+HEIGHT = 0.2
+LEVELS, DRAWS = (0.1, 0.2, 0.35), 4
+"""Noise levels at which the embedded priors know most of the view, and noises at each."""
+SURE, TRACE = 2.0, 5e-4
+"""Standard errors that a preference must lie from none, and the share of an error that is one."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """What a prior takes views from behind for, one after the other."""
+
+    sides: tuple[Side, ...]
+
+    @property
+    def fronts(self) -> int:
+        """Views that look like a front."""
+        return self.sides.count("front")
+
+    @property
+    def unsure(self) -> int:
+        """Views of which it can't tell."""
+        return self.sides.count("unsure")
+
+    @property
+    def told(self) -> str:
+        """One line for the user."""
+        looked = len(self.sides)
+        if self.unsure == looked:
+            return f"whether it looks like a front from behind: the prior can't tell ({looked})"
+        rest = f", can't tell: {self.unsure}" if self.unsure else ""
+        return f"looks like a front from behind: {self.fronts} of {looked}{rest}"
+
+
+def cameras_behind(config: CameraConfig) -> Cameras:
+    """`LOOKS` cameras spread over the back, at the middle of a stage's distances."""
+    azimuth = torch.linspace(BEHIND, 2.0 * math.pi - BEHIND, LOOKS)
+    low, high = (math.radians(bound) for bound in config.elevation)
+    even = torch.ones(LOOKS)
+    return Cameras(
+        azimuth,
+        min(max(HEIGHT, low), high) * even,
+        0.5 * sum(config.distance) * even,
+        math.radians(0.5 * sum(config.fovy)) * even,
+    )
+
+
+def front_evidence(
+    prior: Prior,
+    conditioner: Conditioner,
+    views: Views,
+    levels: tuple[float, ...] = LEVELS,
+    draws: int = DRAWS,
+) -> Tensor | None:
+    """How surely a prior takes views from behind for fronts, in standard errors, `[B]`.
+
+    Above 0 it prefers the front; see `classify.Opinion.evidence`. None if it is told the same of
+    both sides, or denoises several views jointly, which then are no single ones.
+    """
+    if prior.group != 1:
+        return None
+    conditions = front_and_back(conditioner, views.cameras)
+    if conditions is None:
+        return None
+    with torch.no_grad():
+        x = prior.encode_image(views.image)
+    return opinion(prior, x, conditions, levels, draws).evidence(0, 1, TRACE)
+
+
+def front_and_back(
+    conditioner: Conditioner, cameras: Cameras
+) -> tuple[Condition, Condition] | None:
+    """What a prior is told of cameras if they saw the front, and if they saw the back.
+
+    None if that is the same.
+    """
+    back = conditioner.rows(cameras).wanted
+    told = back.cameras is not None or back.reference is not None
+    if told:
+        return conditioner.rows(_turned(cameras, cameras.azimuth + math.pi)).wanted, back
+    straight = torch.zeros_like(cameras.azimuth)
+    front = conditioner.rows(_turned(cameras, straight)).wanted
+    back = conditioner.rows(_turned(cameras, straight + math.pi)).wanted
+    return None if front.text.prompts == back.text.prompts else (front, back)
+
+
+def sides_of(evidence: Tensor, sure: float = SURE) -> Faces:
+    """What views are taken for by their evidence `[B]`."""
+    return Faces(
+        tuple("front" if e > sure else "back" if e < -sure else "unsure" for e in evidence.tolist())
+    )
+
+
+def faces_behind(judge: ScoreDistillation, look: Look, config: CameraConfig) -> Faces | None:
+    """What a stage's prior takes a scene for as seen from behind; None if it can't be asked.
+
+    look: gives views of the scene as the judge sees them; it draws no random numbers.
+    """
+    views = look(cameras_behind(config).to(_device(judge.prior)))
+    evidence = front_evidence(judge.prior, judge.conditioner, views)
+    return None if evidence is None else sides_of(evidence)
+
+
+def tell_faces(run: Run, stage: Stage, judges: Panel, look: Look) -> None:
+    """Ask a finished stage's prior, say what it finds, and record it in the run's events.
+
+    Only one that isn't told the camera, unless `look_behind` says so.
+    """
+    config = stage.config(run.config)
+    judge = first_prior(judges)
+    if judge is None or config.look_behind is False:
+        return
+    told = judge.prior.takes_camera and config.prior.tell_camera
+    if told and config.look_behind is None:
+        return
+    faces = faces_behind(judge, look, config.camera)
+    if faces is None:
+        return
+    run.event(
+        EVENT,
+        stage=stage.name,
+        looked=len(faces.sides),
+        fronts=faces.fronts,
+        unsure=faces.unsure,
+    )
+    say(f"{stage.name}: {faces.told}")
+
+
+def first_prior(judges: Panel) -> ScoreDistillation | None:
+    """The diffusion prior among a stage's judges, if there is one."""
+    found = judges.judges.get("prior")
+    return found[0] if found is not None and isinstance(found[0], ScoreDistillation) else None
+
+
+def _turned(cameras: Cameras, azimuth: Tensor) -> Cameras:
+    around = torch.remainder(azimuth, 2.0 * math.pi)
+    return Cameras(around, cameras.elevation, cameras.distance, cameras.fovy)
+
+
+def _device(prior: Prior) -> torch.device:
+    device = getattr(prior, "device", None)
+    return device if isinstance(device, torch.device) else torch.device("cpu")
