@@ -110,6 +110,15 @@ class StageConfig(Part):
     (`docs/blind.md`); null asks one that isn't told the camera."""
 
 
+class StartsConfig(Part):
+    """Several short starts, of which the one goes on that the prior likes best."""
+
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many, with seeds in a row; 1 begins at once."""
+    steps: Count = 60
+    """Of each."""
+
+
 class CoarseConfig(StageConfig):
     """The coarse stage: a hash-grid NeRF at low resolution."""
 
@@ -121,6 +130,20 @@ class CoarseConfig(StageConfig):
     occupancy: OccupancyConfig = OccupancyConfig()
     background: BackgroundConfig = BackgroundConfig()
     losses: CoarseLossConfig = CoarseLossConfig()
+    starts: StartsConfig = StartsConfig()
+
+    @model_validator(mode="after")
+    def _starts_fit(self) -> CoarseConfig:
+        if self.starts.count == 1:
+            return self
+        if self.starts.steps >= self.steps:
+            raise ValueError(
+                f"starts.steps: expected fewer than the stage's {self.steps}, got "
+                f"{self.starts.steps}"
+            )
+        if self.distillation.loss == "vsd":
+            raise ValueError("starts: VSD's critic learns from one scene; take another loss")
+        return self
 
 
 class HandoffConfig(Part):

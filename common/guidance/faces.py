@@ -22,7 +22,7 @@ from ..runs.folder import Run
 from ..runs.progress import say
 from ..runs.stage import Stage
 from ..scene.cameras import Cameras
-from .classify import opinion
+from .classify import Opinion, opinion
 from .conditions import Conditioner
 from .judges import Panel, Views
 from .score import ScoreDistillation
@@ -31,12 +31,13 @@ Side = Literal["front", "back", "unsure"]
 Look = Callable[[Cameras], Views]
 EVENT = "seen from behind"
 LOOKS = 8
-BEHIND = math.radians(120.0)
-"""Azimuth from which on a view is one from behind."""
-HEIGHT = 0.2
-LEVELS, DRAWS = (0.1, 0.2, 0.35), 4
-"""Noise levels at which the embedded priors know most of the view, and noises at each."""
-SURE, TRACE = 2.0, 5e-4
+BEHIND, HEIGHT = 120.0, 11.5
+"""Azimuth from which on a view is one from behind, and its elevation, degrees."""
+LEVELS, DRAWS = (0.2, 0.35, 0.5), 4
+"""Noise levels at which the embedded prior knows most of the view, and noises at each."""
+START_LEVELS, START_DRAWS, AROUND = (0.2, 0.35, 0.5, 0.7), 2, (-30.0, 0.0, 30.0)
+"""The same for a first shape, and the azimuths about front and back that it is asked of."""
+SURE, TRACE = 2.5, 5e-4
 """Standard errors that a preference must lie from none, and the share of an error that is one."""
 
 
@@ -68,12 +69,16 @@ class Faces:
 
 def cameras_behind(config: CameraConfig) -> Cameras:
     """`LOOKS` cameras spread over the back, at the middle of a stage's distances."""
-    azimuth = torch.linspace(BEHIND, 2.0 * math.pi - BEHIND, LOOKS)
-    low, high = (math.radians(bound) for bound in config.elevation)
-    even = torch.ones(LOOKS)
+    return _facing(config, *torch.linspace(BEHIND, 360.0 - BEHIND, LOOKS).tolist())
+
+
+def _facing(config: CameraConfig, *degrees: float) -> Cameras:
+    """Cameras at azimuths, all else at the middle of what a stage's views are drawn from."""
+    low, high = config.elevation
+    even = torch.ones(len(degrees))
     return Cameras(
-        azimuth,
-        min(max(HEIGHT, low), high) * even,
+        torch.deg2rad(torch.tensor(degrees)),
+        math.radians(min(max(HEIGHT, low), high)) * even,
         0.5 * sum(config.distance) * even,
         math.radians(0.5 * sum(config.fovy)) * even,
     )
@@ -93,29 +98,40 @@ def front_evidence(
     """
     if prior.group != 1:
         return None
-    conditions = front_and_back(conditioner, views.cameras)
+    conditions = own_and_other(conditioner, views.cameras)
     if conditions is None:
         return None
-    with torch.no_grad():
-        x = prior.encode_image(views.image)
-    return opinion(prior, x, conditions, levels, draws).evidence(0, 1, TRACE)
+    return _asked(prior, views, conditions, levels, draws).evidence(1, 0, TRACE)
 
 
-def front_and_back(
-    conditioner: Conditioner, cameras: Cameras
-) -> tuple[Condition, Condition] | None:
-    """What a prior is told of cameras if they saw the front, and if they saw the back.
+def told_apart(judge: ScoreDistillation, look: Look, config: CameraConfig) -> float | None:
+    """How well a scene's front and back look like themselves, by its prior; None if it can't say.
 
-    None if that is the same.
+    The mean margin of a view's own side over the other one, over views around the front and around
+    the back, so that a taste for one of the words cancels. At the noise levels of a first shape.
     """
-    back = conditioner.rows(cameras).wanted
-    told = back.cameras is not None or back.reference is not None
-    if told:
-        return conditioner.rows(_turned(cameras, cameras.azimuth + math.pi)).wanted, back
-    straight = torch.zeros_like(cameras.azimuth)
-    front = conditioner.rows(_turned(cameras, straight)).wanted
-    back = conditioner.rows(_turned(cameras, straight + math.pi)).wanted
-    return None if front.text.prompts == back.text.prompts else (front, back)
+    cameras = _facing(config, *AROUND, *(180.0 + away for away in AROUND))
+    views = look(cameras.to(_device(judge.prior)))
+    conditions = own_and_other(judge.conditioner, views.cameras)
+    if judge.prior.group != 1 or conditions is None:
+        return None
+    found = _asked(judge.prior, views, conditions, START_LEVELS, START_DRAWS)
+    return float(found.margins(0, 1).mean())
+
+
+def own_and_other(conditioner: Conditioner, cameras: Cameras) -> tuple[Condition, Condition] | None:
+    """What a prior is told of cameras, and of those that look from the other side.
+
+    A prior that reads words is told those for straight in front and straight behind. None if they
+    are the same.
+    """
+    own = conditioner.rows(cameras).wanted
+    if own.cameras is not None or own.reference is not None:
+        return own, conditioner.rows(_turned(cameras, cameras.azimuth + math.pi)).wanted
+    behind = torch.where(cameras.azimuth.cos() < 0.0, math.pi, 0.0)
+    own = conditioner.rows(_turned(cameras, behind)).wanted
+    other = conditioner.rows(_turned(cameras, math.pi - behind)).wanted
+    return None if own.text.prompts == other.text.prompts else (own, other)
 
 
 def sides_of(evidence: Tensor, sure: float = SURE) -> Faces:
@@ -156,6 +172,7 @@ def tell_faces(run: Run, stage: Stage, judges: Panel, look: Look) -> None:
         looked=len(faces.sides),
         fronts=faces.fronts,
         unsure=faces.unsure,
+        sides=faces.sides,
     )
     say(f"{stage.name}: {faces.told}")
 
@@ -164,6 +181,17 @@ def first_prior(judges: Panel) -> ScoreDistillation | None:
     """The diffusion prior among a stage's judges, if there is one."""
     found = judges.judges.get("prior")
     return found[0] if found is not None and isinstance(found[0], ScoreDistillation) else None
+
+
+def _asked(
+    prior: Prior,
+    views: Views,
+    conditions: tuple[Condition, Condition],
+    levels: tuple[float, ...],
+    draws: int,
+) -> Opinion:
+    with torch.no_grad():
+        return opinion(prior, prior.encode_image(views.image), conditions, levels, draws)
 
 
 def _turned(cameras: Cameras, azimuth: Tensor) -> Cameras:

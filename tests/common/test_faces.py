@@ -19,7 +19,7 @@ from maquette.common.guidance.faces import (
     Faces,
     cameras_behind,
     faces_behind,
-    front_and_back,
+    own_and_other,
     sides_of,
     tell_faces,
 )
@@ -103,7 +103,7 @@ def test_texts_that_name_no_view_tell_nothing() -> None:
     prior = FiniteSetPrior({"cat": picture(0.5)}, cosine_schedule(200))
     prompts = ViewPrompts.encode(prior, "cat", told=True)
     conditioner = TextConditioner(prompts, tell_camera=False)
-    assert front_and_back(conditioner, orbit(8)) is None
+    assert own_and_other(conditioner, orbit(8)) is None
     judge = ScoreDistillation(prior, conditioner, SDS(), 10)
     assert faces_behind(judge, looking([0.5] * 8), CameraConfig()) is None
 
