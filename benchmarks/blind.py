@@ -1,6 +1,7 @@
 """Many faces: what helps a prior that isn't told the camera, on captions whose answer is known.
 
     python benchmarks/blind.py --knowledge                  # what it knows of the view: minutes
+    python benchmarks/blind.py --pull                       # what one step wants of a face behind
     python benchmarks/blind.py                              # every remedy, coarse stage: a day
     python benchmarks/blind.py --whole                      # the same with the fine stage
     python benchmarks/blind.py --only none,starts --limit 2 --seeds 1 --steps 200
@@ -27,6 +28,7 @@ import torch
 from kept import begun, failing_in_one_line, handed_over, kept
 from results import table, write_section
 from view_knowledge import agreement, ideal, known, told_by_level
+from view_pull import pulls
 
 from maquette.common.begin import Choices
 from maquette.common.errors import UserError
@@ -48,13 +50,19 @@ from maquette.fine.evaluate import textured
 from maquette.fine.train import first_model, load_finished, run_fine
 
 CAPTIONS = (
-    "an orange cat", "a teal car", "a blue chair", "a yellow duck", "a white robot",
-    "a purple penguin", "a brown bear", "a checkered green turtle",
+    "an orange cat", "a teal car", "a blue chair", "a yellow duck", "a red robot",
+    "a red penguin", "a brown bear", "a checkered green turtle",
     "a pink house", "a green truck", "a checkered brown dog", "a dotted teal and white owl",
 )  # fmt: skip
 """The last `HELD_OUT` are never shown in training."""
 HELD_OUT, SEEDS, STEPS, POINTS = 4, 3, 500, 8_000
 BLIND = ("coarse.prior.tell_camera=false", "fine.prior.tell_camera=false")
+PULL = (
+    "Pictures of the front of {count} toys shown as if from behind (150 and 180 degrees), and of "
+    "the back as it is: by what share of the way to the other one the embedded pixel prior's "
+    "estimate of the clean picture goes at scale 2, at four noise levels. Pull: from the front to "
+    "the back, which heals a face; drift: from the back to the front, which makes one."
+)
 COLLAPSED = 0.1
 """Silhouette IoU below which nothing of the object is there."""
 
@@ -108,10 +116,13 @@ REMEDIES: dict[str, Remedy] = {
         "Lukoianov 2024", "coarse.distillation.loss=sdi", "coarse.distillation.guidance_scale=2"
     ),
     "esd": plain(
-        "Wang 2024, entropy 0.5", "coarse.distillation.loss=vsd",
-        "coarse.distillation.guidance_scale=2", "coarse.distillation.entropy=0.5",
-        "coarse.distillation.critic.learning_rate=1e-3", "coarse.distillation.critic.layers=all",
-    ),  # fmt: skip
+        "Wang 2024, entropy 0.5",
+        "coarse.distillation.loss=vsd",
+        "coarse.distillation.guidance_scale=2",
+        "coarse.distillation.entropy=0.5",
+        "coarse.distillation.critic.learning_rate=1e-3",
+        "coarse.distillation.critic.layers=all",
+    ),
     "front first": Remedy(
         "widens over 0.6 of the steps",
         lambda n: (f"coarse.camera.azimuth_width=[[0, 90], [{int(0.6 * n)}, 360]]",),
@@ -124,7 +135,7 @@ REMEDIES: dict[str, Remedy] = {
         "best of 4 short starts",
         lambda n: (f"coarse.starts={{count: 4, steps: {max(1, round(0.12 * n))}}}",),
     ),
-}  # fmt: skip
+}
 REMEDIES |= {
     "starts, view guidance": joined("starts", "view guidance"),
     "front first, view guidance": joined("front first", "view guidance"),
@@ -154,6 +165,7 @@ def main() -> None:
     """Run what is asked for, tabulate."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--knowledge", action="store_true", help="what the prior knows, no runs")
+    parser.add_argument("--pull", action="store_true", help="what one step wants, no runs")
     parser.add_argument("--space", default="pixel", choices=("pixel", "latent"))
     parser.add_argument("--only", default=",".join(REMEDIES), help="remedies, by comma")
     parser.add_argument("--limit", type=int, default=len(CAPTIONS), help="first captions only")
@@ -168,6 +180,11 @@ def main() -> None:
         print(body)
         if options.limit >= len(CAPTIONS):
             write_section(f"blind.py --knowledge --space {options.space}", body)
+        return
+    if options.pull:
+        body = pulls(CAPTIONS[: options.limit])
+        print(body)
+        write_section("blind.py --pull", f"{PULL.format(count=options.limit)}\n\n{body}")
         return
     options.only = [name.strip() for name in options.only.split(",")]
     if unknown := set(options.only) - REMEDIES.keys():
@@ -220,15 +237,18 @@ def folder_of(name: str, caption: str, seed: int, options: argparse.Namespace) -
 
 def opened(name: str, caption: str, seed: int, options: argparse.Namespace) -> Run:
     """The run of a remedy, begun now or before."""
-    settings = [*BLIND, f"coarse.steps={options.steps}"]
-    for setting in REMEDIES[name].settings(options.steps):
-        settings += (
-            [setting.replace("*", stage, 1) for stage in ("coarse", "fine")]
-            if setting.startswith("*.")
-            else [setting]
-        )
-    choices = Choices(settings=settings, prior="toybox", seed=seed)
+    choices = Choices(settings=settings_of(name, options.steps), prior="toybox", seed=seed)
     return begun(caption, folder_of(name, caption, seed, options), choices)
+
+
+def settings_of(name: str, steps: int) -> list[str]:
+    """The settings of a remedy's runs, in a coarse stage of so many steps."""
+    settings = [*BLIND, f"coarse.steps={steps}"]
+    for setting in REMEDIES[name].settings(steps):
+        both = setting.startswith("*.")
+        stages = ("coarse", "fine") if both else ("",)
+        settings += [setting.replace("*", stage, 1) if both else setting for stage in stages]
+    return settings
 
 
 def made(run: Run, options: argparse.Namespace) -> dict[str, Any]:
