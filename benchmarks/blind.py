@@ -93,7 +93,8 @@ REMEDIES: dict[str, Remedy] = {
     "narrow words": plain(
         "front and back within 30 degrees", "*.text.front_angle=30", "*.text.back_angle=30"
     ),
-    "view guidance": plain("Liu 2022, eq. 11", "*.text.view_guidance=2"),
+    "scale 5": plain("more guidance", "*.distillation.guidance_scale=5"),
+    "view guidance": plain("Liu 2022, eq. 11", "*.text.view_guidance=5"),
     "perp-neg": plain("Armandpour 2023", "*.text.perp_neg=true"),
     "clipping": Remedy(
         "Hong 2023, score debiasing",
@@ -182,7 +183,7 @@ def main() -> None:
             write_section(f"blind.py --knowledge --space {options.space}", body)
         return
     if options.pull:
-        body = pulls(CAPTIONS[: options.limit])
+        body = pulls(CAPTIONS[: options.limit], options.runs / "pull")
         print(body)
         write_section("blind.py --pull", f"{PULL.format(count=options.limit)}\n\n{body}")
         return

@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from results import table
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maquette.common.config.priors import PriorConfig
@@ -25,6 +27,7 @@ from maquette.common.guidance.conditions import TextConditioner
 from maquette.common.guidance.prompts import ViewPrompts
 from maquette.common.guidance.timesteps import share_to_timestep
 from maquette.common.priors.base import Prior
+from maquette.common.runs.folder import slug
 from maquette.common.scene.cameras import Cameras
 from maquette.common.toybox.objects import build
 from maquette.common.toybox.studio import photograph
@@ -51,15 +54,18 @@ WAYS: dict[str, Way] = {
     "smooth words": Way(PromptConfig(interpolate=True)),
     "perp-neg": Way(PromptConfig(perp_neg=True)),
     "negative: the front's words": Way(PromptConfig(negative="front view")),
-    "view guidance 1": Way(PromptConfig(view_guidance=1.0)),
     "view guidance 2": Way(PromptConfig(view_guidance=2.0)),
     "view guidance 5": Way(PromptConfig(view_guidance=5.0)),
+    "view guidance 20": Way(PromptConfig(view_guidance=20.0)),
 }
 
 
 @torch.no_grad()
-def pulls(captions: Sequence[str]) -> str:
-    """A table: a way of guiding a row, pull and drift by noise level, and pull less drift."""
+def pulls(captions: Sequence[str], folder: Path) -> str:
+    """A table: a way of guiding a row, pull and drift by noise level, and pull less drift.
+
+    What was found is kept in a folder, so that a second call goes on where the first one stopped.
+    """
     prior = load(PriorConfig(name="toybox-pixel"))
     found = {name: torch.zeros(2, len(LEVELS)) for name in WAYS}
     for caption in captions:
@@ -67,7 +73,12 @@ def pulls(captions: Sequence[str]) -> str:
         pictures = [photograph(build(caption), c, 64) for c in (_turned(behind), behind)]
         front, back = (prior.encode_image(picture) for picture in pictures)
         for name, way in WAYS.items():
-            found[name] += _both(prior, caption, way, behind, front, back) / len(captions)
+            path = folder / f"{slug(caption)}-{slug(name)}.safetensors"
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shares = _both(prior, caption, way, behind, front, back)
+                save_file({"shares": shares}, path)
+            found[name] += load_file(path)["shares"] / len(captions)
         print(caption, flush=True)
     rows = []
     for name, (pull, drift) in found.items():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..config.scene import CameraConfig
+from ..errors import UserError
 from ..priors.base import Condition, Prior
 from ..runs.folder import Run
 from ..runs.progress import say
@@ -163,7 +164,13 @@ def tell_faces(run: Run, stage: Stage, judges: Panel, look: Look) -> None:
     told = judge.prior.takes_camera and config.prior.tell_camera
     if told and config.look_behind is None:
         return
-    faces = faces_behind(judge, look, config.camera)
+    try:
+        with torch.random.fork_rng([]):
+            faces = faces_behind(judge, look, config.camera)
+    except (RuntimeError, UserError) as error:  # a full GPU, say: a report ends no run
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        run.warn(f"nobody looked at the {stage.name} stage from behind: {reason}")
+        return
     if faces is None:
         return
     run.event(

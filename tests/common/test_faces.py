@@ -161,3 +161,26 @@ def test_one_that_is_told_the_camera_is_not_asked_unless_wanted(
         choices = Choices(settings=settings, out=str(tmp_path / str(number)))
         tell_faces(begin("a red mushroom", choices), COARSE, panel, look)
         assert len(said) == lines
+
+
+def test_a_look_that_fails_is_a_warning(tmp_path: Path) -> None:
+    def look(cameras: Cameras) -> Views:
+        raise torch.OutOfMemoryError("out of memory")
+
+    settings = ["coarse.prior.tell_camera=false"]
+    run = begin("a red mushroom", Choices(settings=settings, out=str(tmp_path / "run")))
+    tell_faces(run, COARSE, Panel({"prior": (blind(), 1.0)}), look)
+    last = json.loads((run.folder / "events.jsonl").read_text().splitlines()[-1])
+    assert "looked at the coarse stage from behind: out of memory" in json.dumps(last)
+
+
+def test_a_scene_whose_sides_look_like_themselves_scores_higher() -> None:
+    camera = CameraConfig()
+    right = faces.told_apart(blind(), looking([FRONT] * 3 + [BACK] * 3), camera)
+    many = faces.told_apart(blind(), looking([FRONT] * 6), camera)
+    wrong = faces.told_apart(blind(), looking([BACK] * 3 + [FRONT] * 3), camera)
+    assert right is not None
+    assert many is not None
+    assert wrong is not None
+    assert right > 0.1 > abs(many)
+    assert wrong < -0.1
