@@ -23,6 +23,7 @@ from .field import RadianceField
 from .losses import entropy_loss, opacity_loss, orientation_loss
 from .occupancy import Occupancy
 from .render import Rendered, render_views, seen_surface
+from .symmetry import POINTS, points_in_ball, symmetry_loss
 
 LEVELS = (0.5, 500.0)  # densities that may be a surface
 
@@ -98,6 +99,10 @@ class Nerf:
         weights = self.config.losses
         total = step_schedule(weights.opacity, step) * opacity_loss(rendered.opacity)
         total = total + step_schedule(weights.entropy, step) * entropy_loss(rendered.opacity)
+        alike = step_schedule(weights.symmetry, step)
+        if alike != 0.0:
+            points = points_in_ball(POINTS, EXTENT, self.device)
+            total = total + alike * symmetry_loss(self.field, points, self.occupancy.step_size)
         facing = step_schedule(weights.orientation, step)
         if facing == 0.0:
             return total

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ..common.config.models import HandoffConfig
@@ -20,6 +21,9 @@ from ..common.watch.looks import Look
 
 class Scene(Protocol):
     """Something that can be rendered from anywhere, and learns from what is said of its views."""
+
+    @property
+    def device(self) -> torch.device: ...
 
     def learner(self) -> Learner:
         """An optimizer over all that learns."""

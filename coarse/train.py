@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 
 from ..common import ranks
 from ..common.config.models import CoarseConfig
 from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
+from ..common.guidance.faces import first_prior, told_apart
+from ..common.guidance.judges import Panel
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import steps_on_disk
 from ..common.runs.coarse_result import (
@@ -19,7 +24,7 @@ from ..common.runs.coarse_result import (
 )
 from ..common.runs.failure import OnFailure, Watch, teller
 from ..common.runs.folder import Run
-from ..common.runs.loop import Hooks, Together, begin_on, looks, train
+from ..common.runs.loop import Hooks, Learner, Together, begin_on, looks, train
 from ..common.runs.origin import agree, finish
 from ..common.runs.stage import COARSE
 from ..common.scene.images import save_strip
@@ -29,6 +34,7 @@ from ..common.watch.fronts import FrontWatch
 from ..common.watch.growth import watching_growth
 from .nerf import Nerf
 from .scene import Scene
+from .starts import Start, begin_with_the_best
 
 
 def make_scene(config: CoarseConfig, device: torch.device) -> Scene:
@@ -54,13 +60,41 @@ def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> 
         return
     device = begin_on(run)
     torch.manual_seed(run.config.seed)
-    scene = make_scene(config, device)
     judges = prepare_judges(run, COARSE, device)
+    begin_with_the_best(run, config.starts, lambda: _start(config, device, judges))
+    scene = make_scene(config, device)
     learner = scene.learner()
     watch = Watch("coarse", config.steps, run.config.seed, teller(run, on_failure))
-    fronts = FrontWatch(run, scene, judges, watch)
+    fronts = FrontWatch(run, COARSE, judges, watch, scene.judged)
+    step = _stepping(config, scene, learner, judges, watch, fronts)
+    state = Together(learner, judges=judges)
+    with watching_growth(run, COARSE).shows(scene, judges) as growth:
+        hooks = Hooks(growth, learner.check, learner.slow, on_failure)
+        every = config.checkpoint_every
+        train(run, "coarse", run.coarse, state, config.steps, every, step, hooks)
+    if ranks.now().first:
+        save_strip(scene.preview(), run.coarse / PREVIEW)
+        picture_end(run.coarse, scene, 128)
+        write_result(run, scene.hand_off(run.config.handoff))
+        finish(run.coarse, origin, PREVIEW)
+    ranks.wait()
+
+
+def _stepping(
+    config: CoarseConfig,
+    scene: Scene,
+    learner: Learner,
+    judges: Panel,
+    watch: Watch | None = None,
+    fronts: FrontWatch | None = None,
+) -> Callable[[int], dict[str, Number]]:
+    """What takes a step of a scene, and gives the numbers to show.
+
+    watch, fronts: look on, if any.
+    """
 
     def step(index: int) -> dict[str, Number]:
+        device = scene.device
         with judges.memory_advice():
             scene.prepare(index)
         cameras, lights = sample_views(
@@ -73,20 +107,26 @@ def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> 
             learner.descend(loss, index, config.steps)
             judges.learn()
         value = shown(loss)
-        if looks(index, device):
+        if watch is not None and looks(index, device):
             watch.look(index, float(value), views.image, views.opacity)
-        with judges.memory_advice():
-            fronts.look(index)
+        if fronts is not None:
+            with judges.memory_advice():
+                fronts.look(index)
         return {"loss": value, **judged.watch}
 
-    state = Together(learner, judges=judges)
-    with watching_growth(run, COARSE).shows(scene, judges) as growth:
-        hooks = Hooks(growth, learner.check, learner.slow, on_failure)
-        every = config.checkpoint_every
-        train(run, "coarse", run.coarse, state, config.steps, every, step, hooks)
-    if ranks.now().first:
-        save_strip(scene.preview(), run.coarse / PREVIEW)
-        picture_end(run.coarse, scene, 128)
-        write_result(run, scene.hand_off(run.config.handoff))
-        finish(run.coarse, origin, PREVIEW)
-    ranks.wait()
+    return step
+
+
+def _start(config: CoarseConfig, device: torch.device, judges: Panel) -> Start:
+    """A scene that begins, scored by how the prior tells its front and back apart."""
+    scene = make_scene(config, device)
+    learner = scene.learner()
+
+    def score() -> float:
+        judge = first_prior(judges)
+        look = functools.partial(scene.judged, step=config.starts.steps)
+        found = None if judge is None else told_apart(judge, look, config.camera)
+        return 0.0 if found is None else found
+
+    step = _stepping(config, scene, learner, judges)
+    return Start(Together(learner, judges=judges), step, score)

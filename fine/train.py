@@ -88,7 +88,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> No
     learner = model.learner(config)
     watch = Watch("fine", config.steps, run.config.seed, teller(run, on_failure))
     subject = Pictured(model, config, background)
-    fronts = FrontWatch(run, subject, judges, watch)
+    fronts = FrontWatch(run, FINE, judges, watch, subject.judged)
 
     @functools.cache
     def finished() -> Isosurface:

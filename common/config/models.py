@@ -79,6 +79,8 @@ class CoarseLossConfig(Part):
     """Normals must not face away. In every step whose weight isn't 0, whatever the lamp shows."""
     opacity: Schedule = 1.0
     entropy: Schedule = 0.0
+    symmetry: Schedule = 0.0
+    """Left and right of the front alike, softly; for objects that have this symmetry."""
 
 
 class StageConfig(Part):
@@ -104,6 +106,18 @@ class StageConfig(Part):
     light: LightConfig = LightConfig()
     checkpoint_every: Count = 250
     resolution: Count
+    look_behind: bool | None = None
+    """Whether the prior is asked at the end how many of eight views from behind look like a front
+    (`docs/blind.md`); null asks one that isn't told the camera."""
+
+
+class StartsConfig(Part):
+    """Several short starts, of which the one goes on that the prior likes best."""
+
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many, with seeds in a row; 1 begins at once."""
+    steps: Count = 60
+    """Of each."""
 
 
 class CoarseConfig(StageConfig):
@@ -117,6 +131,20 @@ class CoarseConfig(StageConfig):
     occupancy: OccupancyConfig = OccupancyConfig()
     background: BackgroundConfig = BackgroundConfig()
     losses: CoarseLossConfig = CoarseLossConfig()
+    starts: StartsConfig = StartsConfig()
+
+    @model_validator(mode="after")
+    def _starts_fit(self) -> CoarseConfig:
+        if self.starts.count == 1:
+            return self
+        if self.starts.steps >= self.steps:
+            raise ValueError(
+                f"starts.steps: expected fewer than the stage's {self.steps}, got "
+                f"{self.starts.steps}"
+            )
+        if self.distillation.loss == "vsd":
+            raise ValueError("starts: VSD's critic learns from one scene; take another loss")
+        return self
 
 
 class HandoffConfig(Part):

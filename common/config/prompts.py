@@ -69,6 +69,9 @@ class PromptConfig(Part):
     perp_neg: bool = False
     """Push each view away from the texts of the others, across the prompt's direction."""
     perp_neg_decay: PerpNegDecay = PerpNegDecay()
+    view_guidance: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    """How much more the words for the view count than the rest of the text, in multiples of the
+    guidance scale; a row more each step."""
     debias: bool = False
     """Drop words that contradict a view from its text."""
     conflicting_words: dict[View, tuple[str, ...]] = {}
@@ -83,6 +86,8 @@ class PromptConfig(Part):
             )
         if self.perp_neg and self.view_dependent is False:
             raise ValueError("perp_neg needs texts that differ by view; leave view_dependent on")
+        if self.view_guidance > 0.0 and self.view_dependent is False:
+            raise ValueError("view_guidance needs words for the view; leave view_dependent on")
         return self
 
     @property

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..options import Fraction, Part, Range
+from ..options import Fraction, Part, Range, Schedule, values_of
 
 
 class CameraConfig(Part):
@@ -17,6 +18,12 @@ class CameraConfig(Part):
     fovy: Range = (40.0, 70.0)
     uniform_share: Fraction = 0.5
     """Share of the draws that are uniform on the sphere within the elevation range."""
+    azimuth_width: Schedule = 360.0
+    """Degrees of the arc around the front that azimuths are drawn from; [[0, 90], [200, 360]]
+    begins with the front and widens."""
+    azimuth_weights: list[tuple[float, float]] = []
+    """How often azimuths are drawn, as [degrees from the front, weight] pairs joined by straight
+    lines, on both sides the same; none is evenly."""
 
     @model_validator(mode="after")
     def _ordered(self) -> CameraConfig:
@@ -28,6 +35,19 @@ class CameraConfig(Part):
             raise ValueError("distance must be positive and fovy within (0, 180) degrees")
         if self.elevation[0] < -90 or self.elevation[1] > 90:
             raise ValueError("elevation must lie within [-90, 90] degrees")
+        if any(not 0.0 < width <= 360.0 for width in values_of(self.azimuth_width)):
+            raise ValueError("azimuth_width: expected degrees above 0 and at most 360")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_grow(self) -> CameraConfig:
+        places = [place for place, _ in self.azimuth_weights]
+        if any(b <= a for a, b in itertools.pairwise(places)):
+            raise ValueError(f"azimuth_weights: expected growing degrees, got {places}")
+        if any(not 0.0 <= p <= 180.0 or w < 0.0 for p, w in self.azimuth_weights):
+            raise ValueError("azimuth_weights: expected degrees in [0, 180] and weights from 0 on")
+        if self.azimuth_weights and self.azimuth_weights[0][1] <= 0.0:
+            raise ValueError("azimuth_weights: expected a weight above 0 at the front")
         return self
 
 

@@ -18,7 +18,7 @@ from ..losses.base import WeightKind, weight
 from ..priors.base import Condition, Prior
 from ..priors.noise import NoiseSchedule
 from .conditions import RowName, Rows
-from .mixing import classifier_free, perp_neg, perp_neg_direction
+from .mixing import classifier_free, perp_neg_direction
 
 Base = Literal["negative", "empty"]
 Noises = dict[str, Tensor]
@@ -31,8 +31,9 @@ class Ask:
 
     rows: the conditions. scale, kind: guidance scale and w(t) of the step. step, progress: number
     of the step, and the share of the stage that lies behind. critic: VSD's model of the renders, as
-    a function of x_t and t. latest: the latest timestep of the step's views, those of other
-    processes too, where it is known without a look at a device.
+    a function of x_t and t. untold_critic: the same without being told the camera. latest: the
+    latest timestep of the step's views, those of other processes too, where it is known without a
+    look at a device.
     """
 
     prior: Prior
@@ -42,6 +43,7 @@ class Ask:
     step: int = 0
     progress: float = 0.0
     critic: Callable[[Tensor, Tensor], Tensor] | None = None
+    untold_critic: Callable[[Tensor, Tensor], Tensor] | None = None
     latest: int | None = None
 
     def latest_of(self, t: Tensor) -> int:
@@ -74,11 +76,14 @@ class Ask:
     def noise(self, x_t: Tensor, t: Tensor, *names: RowName) -> Noises:
         """The noise seen in the same `x_t` under each of the named conditions, in one call.
 
-        A negative that isn't there is left out. Where views are pushed away from something, the
-        noise under that comes along as "repelled", `[n, B, ...]`, if two conditions or more are
-        asked for. Raises ValueError for a wrong row count.
+        A negative that isn't there is left out. If two conditions or more are asked for, what else
+        guidance needs comes along: where views are pushed away from something, the noise under that
+        as "repelled", `[n, B, ...]`, and "viewless" where the view's words are guided on their own.
+        Raises ValueError for a wrong row count.
         """
         asked: list[RowName] = [n for n in names if n != "negative" or self.has_negative]
+        if len(asked) > 1 and self.rows.viewless is not None:
+            asked.append("viewless")
         conditions = [self.rows[name] for name in asked]
         pushed = self.rows.repelled if len(asked) > 1 else ()
         found = self._predict(x_t, t, [*conditions, *pushed])
@@ -86,14 +91,19 @@ class Ask:
         return {**noises, "repelled": torch.stack(found[len(asked) :])} if pushed else {**noises}
 
     def direction(self, noises: Noises, base: Tensor) -> Tensor:
-        """The way of guidance from `base`: `e_y - base`, and Perp-Neg's push if there is one.
+        """The way of guidance from `base`: `e_y - base`, and what views add to it.
 
+        Perp-Neg's push, and `v (e_y - e_y')` with e_y' the noise under the text that names no view:
+        guidance by the view's words on their own, as Liu 2022 (eq. 11) composes concepts.
         noises: of `noise`, "wanted" among them.
         """
-        if "repelled" not in noises or self.rows.weights is None:
-            return noises["wanted"] - base
-        weights = self.rows.weights.to(base)
-        return perp_neg_direction(base, noises["wanted"], noises["repelled"], weights)
+        way = noises["wanted"] - base
+        if "repelled" in noises and self.rows.weights is not None:
+            weights = self.rows.weights.to(base)
+            way = perp_neg_direction(base, noises["wanted"], noises["repelled"], weights)
+        if "viewless" in noises:
+            way = way + self.rows.view_scale * (noises["wanted"] - noises["viewless"])
+        return way
 
     def guided(self, x_t: Tensor, t: Tensor, scale: float, base: Base = "negative") -> Tensor:
         """The guided noise e^s in `x_t`: the one way in which losses combine predictions.
@@ -103,21 +113,27 @@ class Ask:
         Conditions whose share is zero (e_0 at scale 1, e_y at scale 0) are not computed.
         """
         name: RowName = base if base == "empty" or self.has_negative else "empty"
-        if scale == 1.0 and not self.rows.repelled:
+        guided_by_views = bool(self.rows.repelled) or self.rows.viewless is not None
+        if scale == 1.0 and not guided_by_views:
             return self.noise(x_t, t, "wanted")["wanted"]
         if scale == 0.0:
             return self.noise(x_t, t, name)[name]
         e = self.noise(x_t, t, name, "wanted")
-        if "repelled" not in e or self.rows.weights is None:
+        if not guided_by_views:
             return classifier_free(e[name], e["wanted"], scale)
-        weights = self.rows.weights.to(e["wanted"])
-        return perp_neg(e[name], e["wanted"], e["repelled"], weights, scale)
+        return e[name] + scale * self.direction(e, e[name])
 
     def critic_noise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The critic's noise for the views. Raises ValueError without a critic."""
         if self.critic is None:
             raise ValueError("critic: VSD needs a model of the renders, got None")
         return self.critic(x_t, t)
+
+    def untold_critic_noise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise of a critic that isn't told the camera. Raises ValueError without one."""
+        if self.untold_critic is None:
+            raise ValueError("untold_critic: ESD needs a model of all views together, got None")
+        return self.untold_critic(x_t, t)
 
     def decoded(self, x: Tensor, like: Tensor) -> Tensor | None:
         """The image that x stands for, at the size of `like` `[B, H, W, 3]`, in [0, 1].

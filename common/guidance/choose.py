@@ -304,13 +304,14 @@ def check_fits(space: Space, sees: int, renders: int, source: str) -> None:
         )
 
 
-def check_perp_neg(text: PromptConfig, told: bool, stage: Stage) -> None:
-    """Raise UserError for Perp-Neg where the texts don't differ by view."""
-    if text.perp_neg and not text.names_views(told):
-        raise UserError(
-            f"{stage.name}.text.perp_neg needs texts that differ by view, and this prior is told "
-            f"the camera in their place; add --set {stage.name}.text.view_dependent=true"
-        )
+def check_view_words(text: PromptConfig, told: bool, stage: Stage) -> None:
+    """Raise UserError for what needs texts that differ by view where they don't."""
+    for setting, wanted in (("perp_neg", text.perp_neg), ("view_guidance", text.view_guidance > 0)):
+        if wanted and not text.names_views(told):
+            raise UserError(
+                f"{stage.name}.text.{setting} needs texts that differ by view, and this prior is "
+                f"told the camera in their place; add --set {stage.name}.text.view_dependent=true"
+            )
 
 
 def require_peft(what: str = "VSD, which trains a LoRA,") -> None:

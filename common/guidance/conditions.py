@@ -20,7 +20,7 @@ from ..priors.base import Condition, Reference
 from ..scene.cameras import Cameras
 from .prompts import ViewPrompts
 
-RowName = Literal["wanted", "empty", "negative"]
+RowName = Literal["wanted", "empty", "negative", "viewless"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Rows:
 
     wanted: what the views are to show. empty: the unconditional one. negative: what they are not to
     show, if there is such a thing. repelled: n conditions that the views are pushed away from
-    across the direction of what is wanted (Perp-Neg), with their weights `[n, B]`.
+    across the direction of what is wanted (Perp-Neg), with their weights `[n, B]`. viewless: what
+    is wanted without the words for the view, if those are guided on their own, with view_scale (see
+    `Ask.direction`).
     """
 
     wanted: Condition
@@ -37,6 +39,8 @@ class Rows:
     negative: Condition | None = None
     repelled: tuple[Condition, ...] = ()
     weights: Tensor | None = None
+    viewless: Condition | None = None
+    view_scale: float = 0.0
 
     def __post_init__(self) -> None:
         if bool(self.repelled) != (self.weights is not None):
@@ -57,10 +61,18 @@ class Rows:
             None if self.negative is None else told(self.negative),
             tuple(told(condition) for condition in self.repelled),
             self.weights,
+            None if self.viewless is None else told(self.viewless),
+            self.view_scale,
         )
 
     def __getitem__(self, name: RowName) -> Condition:
-        condition = {"wanted": self.wanted, "empty": self.empty, "negative": self.negative}[name]
+        named: dict[RowName, Condition | None] = {
+            "wanted": self.wanted,
+            "empty": self.empty,
+            "negative": self.negative,
+            "viewless": self.viewless,
+        }
+        condition = named[name]
         if condition is None:
             raise KeyError(name)
         return condition
@@ -97,6 +109,10 @@ class TextConditioner:
             negative=None if negative is None else Condition(negative, told),
             repelled=tuple(Condition(text, told) for text in repelled),
             weights=weights,
+            viewless=None
+            if prompts.plain is None
+            else Condition(prompts.plain_rows(cameras), told),
+            view_scale=prompts.config.view_guidance,
         )
 
 

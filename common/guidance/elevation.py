@@ -1,8 +1,6 @@
 """How high a picture's camera stood: asked of a prior that can be told the camera.
 
-A diffusion model that knows where a view is taken from finds its noise best if it is told the truth
-(Li 2023, "Your diffusion model is secretly a zero-shot classifier"). So the picture is noised, and
-denoised under every direction of a grid; the same noise serves all.
+The picture is noised, and denoised under every direction of a grid; see `classify`.
 """
 
 from __future__ import annotations
@@ -14,14 +12,13 @@ from torch import Tensor
 
 from ..priors.base import Condition, Prior, TextEmbedding
 from ..scene.cameras import Cameras
-from .timesteps import share_to_timestep
+from .classify import noise_errors
 
 HEIGHTS = tuple(range(-20, 61, 10))
 """Elevations that are tried, degrees."""
 TURNS = 16
 SHARES = (0.6, 0.75)
 """Noise levels, as shares of the timesteps."""
-BATCH = 16
 
 
 @torch.no_grad()
@@ -55,19 +52,12 @@ def _errors(
     noise: Tensor,
 ) -> Tensor:
     """The mean squared error of the noise by azimuth, `[TURNS]`."""
-    t = torch.full((1,), share_to_timestep(share, len(prior.schedule)), device=x.device)
-    x_t = prior.schedule.add_noise(x, noise, t)
     azimuth = torch.arange(TURNS) * (2.0 * math.pi / TURNS)
     even = torch.ones(TURNS)
     around = Cameras(azimuth, height * even, camera.distance.cpu() * even, camera.fovy.cpu() * even)
-    found = []
-    for start in range(0, TURNS, BATCH):
-        here = around[start : start + BATCH].to(x.device)
-        rows = len(here)
-        condition = Condition(text.select([0] * rows), here)
-        eps = prior.predict_noise(x_t.expand(rows, -1, -1, -1), t.expand(rows), condition)
-        found.append((eps - noise).square().flatten(1).mean(dim=1).cpu())
-    return torch.cat(found)
+    condition = Condition(text.select([0] * TURNS), around.to(x.device))
+    alike = (TURNS, -1, -1, -1)
+    return noise_errors(prior, x.expand(alike), noise.expand(alike), share, [condition])[0]
 
 
 def lowest(places: tuple[int, ...], errors: list[float]) -> float:

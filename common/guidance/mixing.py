@@ -16,16 +16,6 @@ def classifier_free(e_uncond: Tensor, e_text: Tensor, scale: float) -> Tensor:
     return e_uncond + scale * (e_text - e_uncond)
 
 
-def perp_neg(
-    e_uncond: Tensor, e_pos: Tensor, e_negs: Tensor, weights: Tensor, scale: float
-) -> Tensor:
-    """Perp-Neg: negatives push only across the direction of the prompt (Armandpour 2023).
-
-    `e_0 + s (d + sum_i w_i perp_i)` with the direction of `perp_neg_direction`; shapes are its.
-    """
-    return e_uncond + scale * perp_neg_direction(e_uncond, e_pos, e_negs, weights)
-
-
 def perp_neg_direction(e_uncond: Tensor, e_pos: Tensor, e_negs: Tensor, weights: Tensor) -> Tensor:
     """The direction that Perp-Neg guides in, `d + sum_i w_i perp_i` (Armandpour 2023).
 

@@ -35,7 +35,7 @@ from ..runs.picture import elevation_of, read_kept, write_elevation
 from ..runs.progress import say
 from ..runs.stage import AnyStageConfig, Stage
 from ..toybox.grammar import parse
-from .choose import check_fits, check_perp_neg, judges_of, told_the_picture
+from .choose import check_fits, check_view_words, judges_of, told_the_picture
 from .conditions import Conditioner, ImageConditioner, TextConditioner
 from .critic import LoraCritic
 from .elevation import search_elevation
@@ -160,7 +160,7 @@ def _prior_judge(
         _advise(run, stage, config, told or _shows(prior, config, pictured))
         if pictured and elevation_of(run) is None:
             write_elevation(run, _searched(run, stage, prior, prompts))
-    check_perp_neg(config.text, told, stage)
+    check_view_words(config.text, told, stage)
     loss = config.distillation
     conditioner: Conditioner = TextConditioner(prompts, told, config.text.perp_neg)
     if isinstance(prior, PretrainedPrior) and _shows(prior, config, pictured):

@@ -35,13 +35,15 @@ class TextEncoder(Protocol):
 class ViewPrompts:
     """A prompt's embeddings for every view; `encode` makes it, the training loop picks rows.
 
-    views: 4 rows in the order of VIEWS. unconditional: 1 row. negative: 1 row, or None.
+    views: 4 rows in the order of VIEWS. unconditional: 1 row. negative: 1 row, or None. plain: the
+    prompt without words for the view, 1 row, where those are guided on their own.
     """
 
     config: PromptConfig
     views: TextEmbedding
     unconditional: TextEmbedding
     negative: TextEmbedding | None
+    plain: TextEmbedding | None = None
 
     @staticmethod
     def encode(
@@ -67,7 +69,8 @@ class ViewPrompts:
             config,
             views=embedding.select(rows[:4]),
             unconditional=embedding.select(rows[4:5]),
-            negative=embedding.select(rows[5:6]) if len(rows) > 5 else None,
+            negative=embedding.select(rows[5:6]) if config.negative.strip() else None,
+            plain=embedding.select(rows[-1:]) if config.view_guidance > 0.0 else None,
         )
 
     def rows(self, cameras: Cameras) -> TextEmbedding:
@@ -84,6 +87,11 @@ class ViewPrompts:
     def negative_rows(self, cameras: Cameras) -> TextEmbedding | None:
         """The negative prompt, once a camera, if there is one."""
         return None if self.negative is None else self.negative.select([0] * len(cameras))
+
+    def plain_rows(self, cameras: Cameras) -> TextEmbedding:
+        """The prompt without words for the view, once a camera."""
+        assert self.plain is not None
+        return self.plain.select([0] * len(cameras))
 
     def perp_neg_rows(self, cameras: Cameras) -> tuple[tuple[TextEmbedding, ...], Tensor]:
         """Two negatives a camera and their weights `[2, B]`, for `Distillation`'s Perp-Neg.

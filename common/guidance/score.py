@@ -22,6 +22,7 @@ from .ask import Ask
 from .conditions import Conditioner, Rows
 from .critic import Critic
 from .judges import Judged, Views
+from .noises import Noises
 from .timesteps import (
     dreamtime_timesteps,
     sample_timesteps,
@@ -61,6 +62,7 @@ class ScoreDistillation:
         self.critic, self.group = critic, prior.group
         self._seen: _Seen | None = None
         self._latest: int | None = None
+        self._noises = Noises(loss.noise_of)
         self._check_levels()
         self._falling = self._dreamtime() if loss.timesteps == "dreamtime" else None
 
@@ -74,7 +76,7 @@ class ScoreDistillation:
         count = x.shape[0]
         t, latest = self.timesteps(step, count), self._latest
         t = send(t, x.device)
-        noise = ranks.drawn(torch.randn, *x.shape).to(x, non_blocking=True)
+        noise = self._noises(x.shape).to(x, non_blocking=True)
         rows = self.rows(views, x)
         gradient = self.gradient(x, views, t, noise, rows, step, latest)
         terms = [(x, gradient[0])]
@@ -121,6 +123,10 @@ class ScoreDistillation:
             assert self.critic is not None
             return self.critic.predict_noise(x_t, t, rows.wanted, views.cameras)
 
+        def untold(x_t: Tensor, t: Tensor) -> Tensor:
+            assert self.critic is not None
+            return self.critic.predict_noise(x_t, t, replace(rows.wanted, cameras=None), None)
+
         return Ask(
             prior=self.prior,
             rows=rows,
@@ -129,6 +135,7 @@ class ScoreDistillation:
             step=step,
             progress=min(1.0, step / max(1, self.steps - 1)),
             critic=None if self.critic is None else speaking,
+            untold_critic=None if self.critic is None else untold,
         )
 
     def learn(self) -> None:

@@ -45,12 +45,14 @@ def all_texts(
 ) -> tuple[str, ...]:
     """Every text a prompt needs: the four of `view_texts`, the empty one, the negative if any.
 
+    Last, where the view's words are guided on their own, the prompt without them.
     pictured: whether a picture may stand in for the prompt; without one its four texts are empty.
     """
     negative = config.negative.strip()
     silent = pictured and not prompt.strip()
     views = ("",) * len(VIEWS) if silent else view_texts(prompt, config, told)
-    return (*views, "", *([negative] if negative else []))
+    plain = ["" if silent else prompt.strip() + config.suffix] if config.view_guidance else []
+    return (*views, "", *([negative] if negative else []), *plain)
 
 
 def _view_text(prompt: str, view: View, config: PromptConfig, told: bool) -> str:

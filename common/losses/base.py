@@ -63,6 +63,8 @@ class Distillation(Part):
     """Drawn between t_min and t_max; or annealed from t_max to `sqrt_end` by the square root of
     the step (HiFA); or falling from t_max to t_min by DreamTime's weights."""
     sqrt_end: Fraction = 0.3
+    noise_of: Literal["view", "step", "run"] = "view"
+    """Whether each view has its own noise, all views of a step share one, or all of the run."""
     clip: Schedule | None = None
     """Limit of the gradient's size; null is none."""
     clip_by: Literal["norm", "value"] = "norm"

@@ -16,9 +16,9 @@ from ..config.judges import ClipConfig
 from ..device import pick_device
 from ..guidance.ask import Ask
 from ..guidance.clip import ClipJudge
+from ..guidance.faces import first_prior
 from ..guidance.judges import Panel
 from ..guidance.prepare import prepare_judges
-from ..guidance.score import ScoreDistillation
 from ..guidance.timesteps import share_to_timestep
 from ..runs.folder import Run
 from ..runs.stage import FINE
@@ -40,10 +40,9 @@ def preference(run: Run) -> float | None:
     """
     device = pick_device(run.config.device)
     judges: Panel = prepare_judges(run, FINE, device)
-    first = judges.judges.get("prior")
-    if first is None or not isinstance(first[0], ScoreDistillation):
+    judge = first_prior(judges)
+    if judge is None:
         return None
-    judge = first[0]
     cameras = orbit(math.lcm(VIEWS, judge.group))
     views = subject_of(run).judged(cameras, run.config.fine.steps)
     rows = judge.conditioner.rows(cameras.to(device))

@@ -6,7 +6,7 @@ Rules (each told in its line):
     full         for as long more than `FULL` of them are
     flat         for as long the views' colours spread less than `FLAT` about their mean
     standing     for as long the loss is the same to `STILL` of itself
-    many fronts  at its end its prior takes views of other sides for the front (`guidance.fronts`)
+    many fronts  at its end its prior takes views from behind for the front (`guidance.faces`)
 All but the first are looked for from `GRACE` of the stage on: every scene begins as fog.
 
 Answers (`--on-failure`): `auto` tells of many fronts and goes on, for there is a mesh and the prior
@@ -161,8 +161,8 @@ def failures(run: Run) -> list[str]:
 
 
 def fronts(run: Run) -> dict[str, str]:
-    """How many fronts a run's prior has seen last, as a line for each stage that asked it."""
-    events = [each for each in read_events(run.folder) if each["event"] == "fronts"]
+    """What its prior last took a run's views from behind for: a line for each stage that asked."""
+    events = [each for each in read_events(run.folder) if each["event"] == "seen from behind"]
     return {str(each.get("stage", "")): str(each.get("message", "")) for each in events}
 
 

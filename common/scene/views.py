@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from .. import ranks
 from ..config.scene import CameraConfig, LightConfig
+from ..schedules import step_schedule
+from .azimuths import narrowed, weighted
 from .cameras import Cameras
 from .shading import ALBEDO, LAMBERTIAN, TEXTURELESS, Lights, headlights
 
@@ -32,18 +34,26 @@ def sample_views(
     Of several processes at a run each gets its own rows. group: how many views in a row belong
     together; see `around`.
     """
-    cameras = around(sample_cameras(camera, count // group), group)
+    cameras = around(sample_cameras(camera, count // group, step), group)
     lights = sample_lights(light, cameras, step)
     own = ranks.rows(len(cameras))
     return cameras[own].to(device), lights.rows(own).to(device)
 
 
-def sample_cameras(config: CameraConfig, count: int) -> Cameras:
-    """`count` random cameras: stratified azimuths; elevations uniform in angle or on the sphere."""
+def sample_cameras(config: CameraConfig, count: int, step: int = 0) -> Cameras:
+    """`count` random cameras: stratified azimuths; elevations uniform in angle or on the sphere.
+
+    step: of the stage, for azimuths from an arc that widens.
+    """
     low, high = (math.radians(e) for e in config.elevation)
     # One azimuth in each of `count` equal sectors, so that a batch always looks all around.
     turn = torch.rand(1)
     azimuth = (torch.arange(count) + torch.rand(count)) / count + turn
+    width = step_schedule(config.azimuth_width, step)
+    if config.azimuth_weights:
+        azimuth = weighted(azimuth, config.azimuth_weights, width)
+    else:
+        azimuth = narrowed(azimuth, width)
     share = torch.rand(count)
     in_angle = low + share * (high - low)
     on_sphere = torch.asin(math.sin(low) + share * (math.sin(high) - math.sin(low)))

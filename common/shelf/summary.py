@@ -113,7 +113,10 @@ def seconds_of(events: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def scores_of(folder: Path, events: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Numbers that say how good a run is."""
-    found = {}
+    found: dict[str, float] = {}
+    behind = [e for e in events if e["event"] == "seen from behind"]
+    if behind and behind[-1].get("unsure") != behind[-1].get("looked"):
+        found["fronts_behind"] = float(behind[-1].get("fronts", 0))
     exported = [e for e in events if e["event"] == "exported"]
     if exported:
         found["psnr"] = float(exported[-1]["psnr"])

@@ -63,7 +63,7 @@ def _row(found: Summary) -> list[str]:
 
 def told_scores(scores: dict[str, float]) -> str:
     """`psnr 41.3, f_score 0.93`: the scores that say most."""
-    names = [name for name in ("psnr", "f_score", "iou") if name in scores]
+    names = [name for name in ("psnr", "f_score", "iou", "fronts_behind") if name in scores]
     return ", ".join(f"{name} {scores[name]:.3g}" for name in names)
 
 

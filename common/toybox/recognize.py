@@ -69,22 +69,26 @@ def nearest_color(model: Textured, caption: Caption) -> str:
 
 
 def janus_views(model: Textured, truth: ToyObject) -> int:
-    """From how many of `LOOKS` cameras behind, the model looks more like the truth's front.
+    """From how many of `LOOKS` cameras behind, the model looks more like the truth's front."""
+    return sum(fronts_behind(model, truth))
+
+
+def fronts_behind(model: Textured, truth: ToyObject) -> list[bool]:
+    """From which of `LOOKS` cameras behind, the model looks more like the truth's front.
 
     The views are compared with the truth as seen from the same camera and from all cameras in
-    front, at the same elevation. 0 for toys that look the same from both sides.
+    front, at the same elevation. None for toys that look the same from both sides.
     """
     if truth.caption.category not in FRONTED:
-        return 0
+        return [False] * LOOKS
     behind = _around(BEHIND, 2.0 * (math.pi - BEHIND), elevation=0.2)
     front = _around(-FRONT, 2.0 * FRONT, elevation=0.2)
     image, _ = unlit_views(model, behind, RESOLUTION)
     back, faces = _views(truth, behind), _views(truth, front)
-    count = 0
-    for index in range(LOOKS):
-        own = _difference(image[index], back[index])
-        count += min(_difference(image[index], face) for face in faces) < own
-    return count
+    return [
+        min(_difference(view, face) for face in faces) < _difference(view, own)
+        for view, own in zip(image, back, strict=True)
+    ]
 
 
 def _views(toy: ToyObject, cameras: Cameras) -> Tensor:

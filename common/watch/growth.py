@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from .. import ranks
 from ..errors import UserError
 from ..files import remove_parts
+from ..guidance.faces import first_prior
 from ..guidance.judges import Panel
 from ..guidance.score import ScoreDistillation
 from ..guidance.wanted import wanted_views
@@ -93,8 +94,7 @@ class Growth:
     def shows(self, subject: Subject, judges: Panel) -> Growth:
         """Look at this, and ask the prior among these judges."""
         self._subject = subject
-        first = judges.judges.get("prior")
-        self._judge = first[0] if first and isinstance(first[0], ScoreDistillation) else None
+        self._judge = first_prior(judges)
         return self
 
     def after(self, step: int, numbers: Mapping[str, float]) -> Path | None:

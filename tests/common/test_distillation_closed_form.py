@@ -76,6 +76,7 @@ class Context:
             loss.weight,
             progress=self.progress,
             critic=critic and (lambda x_t, t: critic.predict_noise(x_t, t, self.rows.wanted, None)),
+            untold_critic=critic and (lambda x_t, t: 0.5 * x_t),
         )
 
     def having(self, **options: Any) -> "Context":
@@ -671,7 +672,7 @@ COMMON = ({"guidance_scale": 3.0}, {"weight": "alpha_sigma"})
 OWN: dict[str, tuple[dict[str, Any], ...]] = {
     "sds": (),
     "sjc": ({"variance_reduced": False},),
-    "vsd": (),
+    "vsd": ({"entropy": 0.5},),
     "nfsd": ({"threshold": 0.3},),
     "csd": ({"progress": 1.0},),
     "ism": ({"gap": 0.1}, {"stride": 0.3}),

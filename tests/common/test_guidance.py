@@ -7,7 +7,7 @@ import torch
 
 from maquette.common.guidance.ask import Ask
 from maquette.common.guidance.conditions import Rows
-from maquette.common.guidance.mixing import classifier_free, perp_neg, perpendicular
+from maquette.common.guidance.mixing import classifier_free, perp_neg_direction, perpendicular
 from maquette.common.priors.base import Condition, Prior, Reference, TextEmbedding
 from maquette.common.priors.noise import cosine_schedule
 from maquette.common.scene.cameras import Cameras
@@ -35,6 +35,11 @@ class TellingPrior(Prior):
         if condition.cameras is not None:
             told = told + 1e6 * condition.cameras.azimuth
         return x_t + told.to(x_t)[:, None, None, None]
+
+
+def perp_neg(e_0, e_pos, e_negs, weights, scale):
+    """As `Ask.guided` composes it."""
+    return e_0 + scale * perp_neg_direction(e_0, e_pos, e_negs, weights)
 
 
 def orbit_cameras(azimuth: list[float]) -> Cameras:
