@@ -15,6 +15,7 @@ from ...fine.train import load_finished
 from ..config.judges import ClipConfig
 from ..device import pick_device
 from ..guidance.ask import Ask
+from ..guidance.away import Away
 from ..guidance.clip import ClipJudge
 from ..guidance.judges import Panel
 from ..guidance.prepare import prepare_judges
@@ -41,9 +42,11 @@ def preference(run: Run) -> float | None:
     device = pick_device(run.config.device)
     judges: Panel = prepare_judges(run, FINE, device)
     first = judges.judges.get("prior")
-    if first is None or not isinstance(first[0], ScoreDistillation):
+    judge = None if first is None else first[0]
+    if isinstance(judge, Away):
+        judge, device = judge.judge, judge.device
+    if not isinstance(judge, ScoreDistillation):
         return None
-    judge = first[0]
     cameras = orbit(math.lcm(VIEWS, judge.group))
     views = subject_of(run).judged(cameras, run.config.fine.steps)
     rows = judge.conditioner.rows(cameras.to(device))
