@@ -79,8 +79,9 @@ def build(desk: Desk) -> Any:
                 words = gr.Markdown("nothing asked for yet", elem_id="told")
                 files = gr.File(label="Files", file_count="multiple", interactive=False)
             with gr.Column():
-                model = gr.Model3D(label="Model", clear_color=(1.0, 1.0, 1.0, 1.0))
-                preview = gr.Image(label="Growth", interactive=False)
+                white = (1.0, 1.0, 1.0, 1.0)
+                model = gr.Model3D(label="Model", clear_color=white, elem_id="model")
+                preview = gr.Image(label="Growth", interactive=False, elem_id="growth")
         with gr.Tab("Gallery"):
             shown = gr.Gallery(label="Runs", columns=4)
             again = gr.Button("Look again")

@@ -240,7 +240,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             a_mistake(first)
             asked_for(first, PROMPT)
             first.locator("#told", has_text="running, coarse 3/9").wait_for()
-            first.get_by_label("Growth").locator("img").wait_for()
+            first.locator("#growth img").wait_for()
             assert noticed(wrong) == []
             first.reload()
             wrong.clear()  # what the page that went away was still waiting for is no fault
@@ -293,7 +293,7 @@ def a_model(page: Any, tmp_path: Path) -> None:
     found.value.save_as(tmp_path / "got.glb")
     own = tmp_path / "runs" / "a-red-mushroom" / "export" / "a-red-mushroom.glb"
     assert (tmp_path / "got.glb").read_bytes() == own.read_bytes()
-    canvas = page.locator("canvas").first
+    canvas = page.locator("#model canvas").first
     canvas.wait_for()
     for _ in range(100):
         red, green, blue = np.moveaxis(picture(canvas).astype(int), -1, 0)
