@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import io
 import os
@@ -58,19 +59,18 @@ class _Board:
 
         _quieten_writers()
         place = str(run.folder / TENSORBOARD / stage)
-        self._writer = SummaryWriter(place, purge_step=start + 1 if start else None)
+        self._proto: Any = importlib.import_module("tensorboard.compat.proto.summary_pb2")
+        self._writer: Any = SummaryWriter(place, purge_step=start + 1 if start else None)
 
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
     def picture(self, step: int, image: Picture) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        kept = Summary.Image(height=image.height, width=image.width, colorspace=3)
+        kept = self._proto.Summary.Image(height=image.height, width=image.width, colorspace=3)
         kept.encoded_image_string = image.png
-        summary = Summary(value=[Summary.Value(tag="views", image=kept)])
-        self._writer.file_writer.add_summary(summary, step)
+        value = self._proto.Summary.Value(tag="views", image=kept)
+        self._writer.file_writer.add_summary(self._proto.Summary(value=[value]), step)
 
     def close(self) -> None:
         self._writer.close()
