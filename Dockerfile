@@ -15,9 +15,9 @@ COPY . .
 #   docker build --build-arg PIP_OPTIONS="--extra-index-url ADDRESS" -t maquette .
 ARG PIP_OPTIONS=""
 RUN pip install --no-cache-dir $PIP_OPTIONS -c constraints.txt . \
- && useradd --create-home maker && mkdir -p /work/runs && chown -R maker /work
+ && useradd --create-home --uid 1000 maker && mkdir -p /work/runs && chown -R 1000 /work
 
-USER maker
+USER 1000
 WORKDIR /work
 VOLUME /work/runs
 ENTRYPOINT ["maquette"]

@@ -103,7 +103,7 @@ Vram = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of the run.")]
 Device = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+    str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", help="Threads to compute with.")
@@ -304,6 +304,7 @@ def fine(
     device: Device = None,
     threads: Threads = None,
     out: Out = None,
+    preset: Preset = None,
 ) -> None:
     """Refine a finished coarse stage, or a mesh of your own: fine --mesh FILE PROMPT."""
     from maquette.common.begin import Choices, derive
@@ -321,12 +322,15 @@ def fine(
         out,
         loras=loras or (),
         vram=vram,
+        preset=preset,
         threads=threads,
     )
     if mesh is not None:
         opened = _begun_with(mesh, run_folder, prompt, choices, keep=False, up=up, front=front)
-    elif config is not None or seed is not None or up is not None or front is not None:
-        raise UserError("--config, --seed, --up and --front are for a new run: give --mesh as well")
+    elif any(given is not None for given in (config, seed, up, front, preset)):
+        raise UserError(
+            "--config, --seed, --preset, --up and --front are for a new run: give --mesh as well"
+        )
     else:
         opened = derive(run_folder, prompt, choices)
     from maquette.fine.train import run_fine
@@ -353,6 +357,7 @@ def texture(
     device: Device = None,
     threads: Threads = None,
     out: Out = None,
+    preset: Preset = None,
 ) -> None:
     """Paint a mesh of your own, which stays as it is: texture --mesh FILE PROMPT."""
     from maquette.common.begin import Choices
@@ -367,6 +372,7 @@ def texture(
         out,
         loras=loras or (),
         vram=vram,
+        preset=preset,
         threads=threads,
     )
     if mesh is None:
@@ -539,6 +545,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="The TBB threading layer")
     # Without /dev/shm it has no lock among processes, which it needs where they share one start.
     warnings.filterwarnings("ignore", message="Could not obtain multiprocessing lock")
+    # What MPS lacks, the CPU does; torch reads it when it is first imported.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     stopping.watch()
     try:
         _read_as_utf8()

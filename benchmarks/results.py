@@ -27,6 +27,18 @@ def write_section(script: str, body: str) -> None:
     PATH.write_text(text.rstrip() + "\n", "utf-8")
 
 
+def read_rows(script: str) -> list[list[str]]:
+    """The rows of the tables in the section of `script`, heads among them; none without it."""
+    text = PATH.read_text("utf-8") if PATH.exists() else ""
+    found = re.search(rf"^## {re.escape(script)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    lines = found[1].splitlines() if found else []
+    return [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in lines
+        if line.startswith("| ")
+    ]
+
+
 def machine() -> str:
     """One line on what the numbers were measured with."""
     return (

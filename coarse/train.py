@@ -74,7 +74,7 @@ def run_coarse(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> 
         train(run, "coarse", run.coarse, state, config.steps, every, step, hooks)
     if ranks.now().first:
         save_strip(scene.preview(), run.coarse / PREVIEW)
-        picture_end(run.coarse, scene, 128)
+        picture_end(run.coarse, scene, 96)
         write_result(run, scene.hand_off(run.config.handoff))
         finish(run.coarse, origin, PREVIEW)
     ranks.wait()

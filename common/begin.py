@@ -126,10 +126,13 @@ def with_mesh(prompt: str, mesh: Mapping[str, object], choices: Choices) -> RunC
     if choices.loras:
         pairs = [*_prior_pairs((FINE,), "loras", _listed(choices.loras)), *pairs]
     fixed: dict[str, Any] = {"seed": choices.seed, "device": choices.device, "mesh": dict(mesh)}
-    file = choices.config
+    file, beneath = choices.config, DEFAULT_CONFIG
     config = build_config(prompt, file, pairs, **fixed)
     if may_differ(file) and (suited := _suited(config, choices)) is not None:
-        config = build_config(prompt, file, pairs, beneath=suited, **fixed)
+        beneath = suited
+    if choices.preset is not None:
+        fixed["base"] = preset_settings(choices.preset, prompt, file, beneath)
+    config = build_config(prompt, file, pairs, beneath=beneath, **fixed)
     check_prompts(config, (FINE,))
     return config
 

@@ -18,11 +18,14 @@ _said: set[str] = set()
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device of a setting such as `auto`, `cpu`, `cuda` or `cuda:1`.
+    """The torch device of a setting such as `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
 
-    `auto` is CUDA where there is a card that this torch was built for, else the CPU. Raises
-    UserError for a device that isn't there, or that this torch was not built for.
+    `auto` is CUDA where there is a card that this torch was built for, else the CPU. With `mps` the
+    scene lies on the CPU as well, see `prior_device`. Raises UserError for a device that isn't
+    there, or that this torch was not built for.
     """
+    if name == "mps" and mps_present():
+        return torch.device("cpu")
     if name == "auto":
         usable = torch.cuda.is_available() and misfit(torch.device("cuda")) is None
         return torch.device("cuda" if usable else "cpu")
@@ -39,6 +42,22 @@ def pick_device(name: str) -> torch.device:
     if problem := misfit(device):
         raise UserError(f"device '{name}': {problem}; or give --device cpu")
     return device
+
+
+def mps_present() -> bool:
+    """Whether torch can compute on this machine's Apple GPU."""
+    return torch.backends.mps.is_available()
+
+
+def prior_device(name: str, scene: torch.device) -> torch.device:
+    """Where the network that guides a run computes, for a device setting and the scene's device.
+
+    On a Mac that is MPS, with `mps` and `auto`; the scene stays on the CPU, for its geometry wants
+    float64, which MPS doesn't have. Everywhere else both are in one place.
+    """
+    if name == "mps" or (name == "auto" and scene.type == "cpu" and mps_present()):
+        return torch.device("mps")
+    return scene
 
 
 def news(name: str) -> list[str]:
@@ -114,7 +133,8 @@ def _numbers(architecture: str) -> tuple[int, int]:
 
 def devices() -> list[str]:
     """Names of the devices this machine offers."""
-    return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    cards = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cpu", *cards, *(["mps"] if mps_present() else [])]
 
 
 def threads() -> int:
@@ -132,6 +152,8 @@ def computes_bf16(device: torch.device) -> bool:
     """Whether a device has units for bfloat16, so that it computes in it natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return False  # untried
     return torch.cpu._is_avx512_bf16_supported()
 
 

@@ -125,7 +125,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> No
         every = config.checkpoint_every
         train(run, "fine", run.fine, state, config.steps, every, step, hooks)
     if ranks.now().first:
-        picture_end(run.fine, subject, 256)
+        picture_end(run.fine, subject, 192)
         save_strip(preview(model, config), run.fine / PREVIEW)
         finish(run.fine, origin, PREVIEW)
 

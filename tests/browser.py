@@ -13,6 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+PATIENCE = 240_000
+"""Milliseconds within which something comes, even where other programs share the cores."""
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"]
 _FLAGS += ["--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
@@ -37,10 +39,11 @@ def browser() -> Iterator[Any]:
 def page_at(address: str, opened: Any, **options: Any) -> Iterator[tuple[Any, list[str]]]:
     """A page, and what it complains of in its console meanwhile."""
     page = opened.new_page(viewport={"width": 1100, "height": 900}, **options)
+    page.set_default_timeout(PATIENCE)
     wrong: list[str] = []
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(address, wait_until="load", timeout=120_000)
+    page.goto(address, wait_until="load", timeout=PATIENCE)
     try:
         yield page, wrong
     finally:
@@ -49,5 +52,5 @@ def page_at(address: str, opened: Any, **options: Any) -> Iterator[tuple[Any, li
 
 def picture(element: Any) -> NDArray[np.uint8]:
     """What an element looks like, uint8 `[H, W, 3]`."""
-    with Image.open(io.BytesIO(element.screenshot(timeout=120_000))) as shot:
+    with Image.open(io.BytesIO(element.screenshot(timeout=PATIENCE))) as shot:
         return np.array(shot.convert("RGB"))

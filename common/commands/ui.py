@@ -33,9 +33,11 @@ def ui(
     settings: Settings = None,
 ) -> None:
     """Serve a page for those who use no shell; beyond this machine with MAQUETTE_PASSWORD."""
-    from ..ui.server import serve
+    from ..ui.desk import Desk
+    from ..ui.server import check_password, serve
 
     if at_once < 1:
         raise UserError(f"--at-once: expected 1 or more, got {at_once}")
     password = os.environ.get("MAQUETTE_PASSWORD")
-    serve(Path(root), host, port, password, at_once, tuple(settings or ()))
+    check_password(host, password)  # before a folder is made
+    serve(Desk(Path(root), at_once, tuple(settings or ())), host, port, password)

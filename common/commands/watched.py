@@ -33,7 +33,7 @@ Previews = Annotated[
     typer.Option(
         "--previews",
         metavar="N",
-        help="Pictures a stage, whatever they take; 20 in 2 % of its time unless given.",
+        help="Pictures a stage, whatever they take; 20 in 1 % of its time unless given.",
         rich_help_panel=_HELP,
     ),
 ]

@@ -233,10 +233,11 @@ def _other_priors(name: str) -> Iterator[None]:
 
 
 def _check_half(device: str) -> None:
-    from ..device import pick_device
+    from ..device import pick_device, prior_device
     from ..priors.loading import choose_dtype
 
-    choose_dtype(PriorConfig(dtype="float16"), "sd", pick_device(device))
+    where = prior_device(device, pick_device(device))
+    choose_dtype(PriorConfig(dtype="float16"), "sd", where)
 
 
 def _check_zero123(

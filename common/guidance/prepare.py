@@ -20,6 +20,7 @@ import torch
 from .. import ranks
 from ..config.models import CoarseConfig
 from ..config.priors import PriorConfig, parse_lora
+from ..device import prior_device
 from ..embedded.door import keeping, load, load_or_kept
 from ..embedded.names import EMBEDDED, EXACT, TOYBOX, for_space, model_folder
 from ..errors import UserError
@@ -35,6 +36,7 @@ from ..runs.picture import elevation_of, read_kept, write_elevation
 from ..runs.progress import say
 from ..runs.stage import AnyStageConfig, Stage
 from ..toybox.grammar import parse
+from .away import Away
 from .choose import check_fits, check_view_words, judges_of, told_the_picture
 from .conditions import Conditioner, ImageConditioner, TextConditioner
 from .critic import LoraCritic
@@ -64,10 +66,11 @@ def prepare_judges(run: Run, stage: Stage, device: torch.device) -> Panel:
     """
     config = stage.config(run.config)
     judges: dict[str, Judge] = {}
+    where = prior_device(run.config.device, device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(run.config.seed)
         for name in (wanted := judges_of(config, run.config.image is not None)):
-            judges[name] = make_judge(name, run, stage, device)
+            judges[name] = make_judge(name, run, stage, device, where)
     try:
         panel = Panel({name: (judge, wanted[name]) for name, judge in judges.items()})
     except ValueError as error:
@@ -103,15 +106,20 @@ def verify_later(run: Run, later: Stage, before: Stage) -> None:
     release()
 
 
-def make_judge(name: str, run: Run, stage: Stage, device: torch.device) -> Judge:
-    """The judge of that name in `config.judges.JudgeWeights`."""
+def make_judge(
+    name: str, run: Run, stage: Stage, device: torch.device, where: torch.device
+) -> Judge:
+    """The judge of that name in `config.judges.JudgeWeights`.
+
+    device: where the scene lies. where: where priors compute that are networks.
+    """
     match name:
         case "prior":
             config, prompt = stage.config(run.config), stage.prompt(run.config)
-            return _prior_judge(run, stage, device, config, prompt, PIN)
+            return _there(run, stage, device, where, config, prompt, PIN)
         case "image_prior":
             config = told_the_picture(stage.config(run.config))
-            return _prior_judge(run, stage, device, config, "", IMAGE_PIN)
+            return _there(run, stage, device, where, config, "", IMAGE_PIN)
         case "clip":
             from .clip import ClipJudge
 
@@ -134,6 +142,21 @@ def portrait(run: Run) -> Portrait:
     camera = picture_camera(run.config.image, run.config.coarse.camera, elevation)
     kept = read_kept(run)
     return Portrait(kept.rgba, camera, kept.depth, kept.normal)
+
+
+def _there(
+    run: Run,
+    stage: Stage,
+    device: torch.device,
+    where: torch.device,
+    config: AnyStageConfig,
+    prompt: str,
+    pin: str,
+) -> Judge:
+    """A prior as a judge, on the scene's device or, if it is a network, on its own."""
+    if where == device or config.prior.name == EXACT:
+        return _prior_judge(run, stage, device, config, prompt, pin)
+    return Away(_prior_judge(run, stage, where, config, prompt, pin), where)
 
 
 def _prior_judge(

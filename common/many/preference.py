@@ -15,6 +15,7 @@ from ...fine.train import load_finished
 from ..config.judges import ClipConfig
 from ..device import pick_device
 from ..guidance.ask import Ask
+from ..guidance.away import Away
 from ..guidance.clip import ClipJudge
 from ..guidance.faces import first_prior
 from ..guidance.judges import Panel
@@ -40,7 +41,10 @@ def preference(run: Run) -> float | None:
     """
     device = pick_device(run.config.device)
     judges: Panel = prepare_judges(run, FINE, device)
-    judge = first_prior(judges)
+    first = judges.judges.get("prior", (None,))[0]
+    if isinstance(first, Away):
+        device = first.device
+    judge = first.judge if isinstance(first, Away) else first_prior(judges)
     if judge is None:
         return None
     cameras = orbit(math.lcm(VIEWS, judge.group))

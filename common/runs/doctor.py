@@ -10,7 +10,7 @@ import torch
 
 from ..config.backends import BackendsConfig
 from ..config.models import RunConfig
-from ..device import build_problem, card_beside, pick_device
+from ..device import build_problem, card_beside, mps_present, pick_device
 from ..errors import UserError
 
 PARTS = {
@@ -91,6 +91,8 @@ def _devices() -> list[str]:
         lines.append(
             f"cuda:{index} ({found.name}, {memory:.0f} GiB{f'; {problem}' if problem else ''})"
         )
+    if mps_present():
+        lines.append("mps (for the network of a prior, untried; the scene stays on the CPU)")
     if not torch.cuda.is_available():
         lines.append(f"no CUDA ({_no_cuda()})")
     return lines

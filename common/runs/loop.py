@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import backends, ranks, stopping
 from ..config.models import AdamConfig
-from ..device import Number, news, pick_device
+from ..device import Number, news, pick_device, prior_device
 from ..files import remove_parts
 from ..rooms import Rooms
 from ..threads import crowding
@@ -199,14 +199,18 @@ def begin_on(run: Run) -> torch.device:
     device = ranks.own_device(pick_device(run.config.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)  # Triton launches its kernels on the current one
-    deterministic(device)
+    # Of the CPU's operations all have an order; of another device's that a prior computes on not.
+    deterministic(device, strict=prior_device(run.config.device, device) == device)
     check_choices(run.config, device)
     return device
 
 
-def deterministic(device: torch.device) -> None:
-    """On the CPU every sum has one order, so that a run's bits repeat."""
-    torch.use_deterministic_algorithms(device.type == "cpu")
+def deterministic(device: torch.device, strict: bool = True) -> None:
+    """On the CPU every sum has one order, so that a run's bits repeat.
+
+    strict: whether an operation that has none raises.
+    """
+    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=not strict)
     # Nothing here reads memory before it wrote it, and filling it takes time in every operation.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -27,7 +27,7 @@ class Watching:
     output: Output = "people"
     verbose: bool = False
     previews: int = 20
-    share: float = 0.02
+    share: float = 0.01
     films: bool = True
     log: Log = "auto"
 

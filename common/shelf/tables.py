@@ -162,7 +162,23 @@ def configs_lines() -> list[str]:
     rows = [["configuration", "what it is"]]
     rows += [[name, first_comment(SHIPPED / f"{name}.yaml")] for name in shipped_configs()]
     presets = [["preset", "what it is"], *([name, each.line] for name, each in PRESETS.items())]
-    return [*columns(rows), "", *columns(presets)]
+    return [*columns(rows), "", *columns(presets), *measured_lines()]
+
+
+MEASURED = SHIPPED / "presets.json"
+"""What `benchmarks/presets.py` has measured, by prior and preset."""
+
+
+def measured_lines() -> list[str]:
+    """A table of what the presets cost and bring, as far as it has been measured."""
+    found = read_json(MEASURED) or {}
+    rows = [
+        [name, prior, *(f"{each[key]:g}" for key in ("cpu", "f_score", "iou", "psnr"))]
+        for prior, presets in found.items()
+        for name, each in presets.items()
+    ]
+    head = ["measured", "prior", "processor seconds", "F-score at 0.03", "IoU", "PSNR, dB"]
+    return ["", *columns([head, *rows])] if rows else []
 
 
 def first_comment(path: Path) -> str:

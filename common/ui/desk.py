@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..begin import Choices, plan
+from ..begin import Choices, mesh_words, plan, with_mesh
+from ..config.models import RunConfig
 from ..errors import UserError
 from ..files import write_whole
 from ..runs.folder import slug
@@ -27,13 +28,15 @@ from ..runs.folder import slug
 DESK = ".desk"
 MOST_QUEUED = 100
 """Jobs that may wait; a page that anyone can press must not fill the disk."""
+MESHES = (".obj", ".glb", ".ply", ".stl", ".off", ".3mf")
+"""Files of meshes that a run may begin with."""
 State = Literal["queued", "running", "stopped", "failed", "finished"]
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """One job. id: its name in the queue. folder: the run's, below the desk's root. pid: of its
-    process while there is one. error: the line it ended with.
+    """One job. id: its name in the queue. folder: the run's, below the desk's root. command: that
+    makes it. pid: of its process while there is one. error: the line it ended with.
     """
 
     id: str
@@ -41,6 +44,7 @@ class Ticket:
     folder: str
     options: tuple[str, ...]
     made: float
+    command: str = "run"
     state: State = "queued"
     pid: int | None = None
     error: str | None = None
@@ -66,10 +70,13 @@ class Desk:
         self._lock = threading.RLock()
         (self.root / DESK).mkdir(parents=True, exist_ok=True)
 
-    def make(self, prompt: str, choices: Choices) -> Ticket:
-        """Queue a run. Raises UserError for what is wrong with it, and for a queue that is full."""
+    def make(self, prompt: str, choices: Choices, mesh: str | None = None) -> Ticket:
+        """Queue a run. Raises UserError for what is wrong with it, and for a queue that is full.
+
+        mesh: a file, to be painted; what is wrong in it is found out by the run's own process.
+        """
         choices = replace(choices, settings=[*self._settings, *choices.settings])
-        config = plan(prompt, choices)
+        config = plan(prompt, choices) if mesh is None else painted(prompt, mesh, choices)
         with self._lock:
             if sum(ticket.state == "queued" for ticket in self.tickets()) >= MOST_QUEUED:
                 raise UserError(f"{MOST_QUEUED} runs are waiting already; try again later")
@@ -82,8 +89,11 @@ class Desk:
                 options += ["--set", pair]
             for image in choices.images:
                 options += ["--image", str(self._kept(Path(image), folder.name))]
-            prompt = prompt.strip()
-            ticket = Ticket(folder.name, prompt, folder.name, tuple(options), time.time())
+            if mesh is not None:
+                options += ["--mesh", str(self._kept(Path(mesh), folder.name))]
+            command = "run" if mesh is None else "texture"
+            name, words = folder.name, tuple(options)
+            ticket = Ticket(name, prompt.strip(), name, words, time.time(), command)
             self._write(ticket)
         self.turn()
         return self.ticket(ticket.id)
@@ -174,7 +184,7 @@ class Desk:
         words = (
             ["resume", "--json", "--log", "none", str(self.root / ticket.folder)]
             if begun
-            else ["run", "--json", *ticket.options, "--", *filter(None, [ticket.prompt])]
+            else [ticket.command, "--json", *ticket.options, "--", *filter(None, [ticket.prompt])]
         )
         with self.log(ticket).open("wb") as log:
             child = subprocess.Popen(
@@ -207,12 +217,12 @@ class Desk:
                 return
             time.sleep(0.1)
 
-    def _kept(self, image: Path, name: str) -> Path:
-        """A picture's copy at the desk: a visitor's upload is gone before its turn may come."""
+    def _kept(self, upload: Path, name: str) -> Path:
+        """A file's copy at the desk: a visitor's upload is gone before its turn may come."""
         for number in range(1000):
-            place = self.root / DESK / f"{name}-{number}{image.suffix.lower()}"
+            place = self.root / DESK / f"{name}-{number}{upload.suffix.lower()}"
             if not place.exists():
-                write_whole(place, image.read_bytes())
+                write_whole(place, upload.read_bytes())
                 return place
         raise AssertionError(name)
 
@@ -237,6 +247,17 @@ class Desk:
         path = self._path(ticket.id)
         assert path is not None
         write_whole(path, json.dumps(asdict(ticket), indent=2) + "\n")
+
+
+def painted(prompt: str, mesh: str, choices: Choices) -> RunConfig:
+    """The checked configuration of a run that paints a mesh. Raises UserError as `plan` does."""
+    if choices.images:
+        raise UserError("give a picture or a mesh, not both")
+    if not prompt.strip():
+        raise UserError("a mesh is painted after a prompt; say what it is")
+    if Path(mesh).suffix.lower() not in MESHES:
+        raise UserError(f"a mesh can be read from {', '.join(MESHES)}")
+    return with_mesh(prompt, mesh_words(mesh, keep=True, up=None, front=None), choices)
 
 
 def _is_ours(pid: int, folder: str) -> bool:

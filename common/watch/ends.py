@@ -21,8 +21,8 @@ from .growth import SCALARS, SIZE, VIEWS, pictures
 from .looks import Subject
 
 POSTER, STRIP, TURNTABLE, FILM = "poster.png", "strip.png", "turntable", "growth"
-TURNS = 24
-"""Views of a turntable."""
+TURNS, RATE = 16, 8.0
+"""Views of a turntable, and how many of them a second."""
 _SHOWN = 8
 """Most grids in a strip."""
 
@@ -39,7 +39,7 @@ def picture_end(folder: Path, subject: Subject, resolution: int) -> None:
     save_png(subject.pictured(corner, 2 * resolution).color[0], folder / POSTER)
     if watching().films:
         views = [subject.pictured(cameras[i : i + 1], resolution).color.cpu() for i in range(TURNS)]
-        write_film(folder / TURNTABLE, frames_of(torch.cat(views)))
+        write_film(folder / TURNTABLE, frames_of(torch.cat(views)), RATE)
     write_strip(folder)
 
 
@@ -75,7 +75,7 @@ def finish_pictures(run: Run) -> None:
     if watching().films and older(run.folder / f"{FILM}.webp", [turn]):
         frames = film_frames(run)
         if frames:
-            write_film(run.folder / FILM, frames, rate=8.0)
+            write_film(run.folder / FILM, frames, RATE)
 
 
 def older(path: Path, sources: Sequence[Path]) -> bool:

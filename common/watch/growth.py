@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .. import ranks
 from ..errors import UserError
-from ..files import remove_parts
+from ..files import remove_parts, write_whole
 from ..guidance.faces import first_prior
 from ..guidance.judges import Panel
 from ..guidance.score import ScoreDistillation
@@ -28,8 +28,8 @@ from ..runs.folder import Run
 from ..runs.stage import Stage
 from ..runs.watching import watching
 from ..scene.cameras import orbit
-from ..scene.images import save_png, strip
-from .loggers import Logger, open_logger
+from ..scene.images import png_bytes, strip
+from .loggers import Logger, Picture, open_logger
 from .looks import Subject, normal_colors
 
 T = TypeVar("T")
@@ -123,21 +123,27 @@ class Growth:
         """Write the grid of a step."""
         assert self._subject is not None
         subject, done, at = self._subject, step - self._start, step - 1
-        cameras = orbit(VIEWS)
-        look = self._timed(self._views, done, lambda: subject.pictured(cameras, self._size))
-        rows = [look.color, normal_colors(look), look.opacity[..., None].expand_as(look.color)]
-        rows = [resized(row, SIZE) for row in rows]
-        if self._judge is not None and self._wanted.due(done):
-            judge = self._judge
+        wanted, judge = None, self._judge
+        if judge is not None and self._wanted.due(done):
+            seen = orbit(VIEWS)
             wanted = self._timed(
-                self._wanted, done, lambda: wanted_views(judge, subject.judged(cameras, at), at)
+                self._wanted, done, lambda: wanted_views(judge, subject.judged(seen, at), at)
             )
-            rows += [] if wanted is None else [resized(wanted.float(), SIZE)]
-        grid = strip(torch.cat([row.cpu() for row in rows]), VIEWS)
         path = self._folder / GROWTH / f"{step:06d}.png"
-        save_png(grid, path)
-        self._logger.picture(step, grid)
+        self._timed(self._views, done, lambda: self._keep(step, path, subject, wanted))
         return path
+
+    def _keep(self, step: int, path: Path, subject: Subject, wanted: Tensor | None) -> None:
+        """Write a grid, encoded once and in a hurry."""
+        look = subject.pictured(orbit(VIEWS), self._size)
+        rows = [look.color, normal_colors(look), look.opacity[..., None].expand_as(look.color)]
+        rows += [] if wanted is None else [wanted.float()]
+        tiles = torch.cat([resized(row, SIZE).cpu() for row in rows])
+        grid = strip(tiles, VIEWS)
+        png = png_bytes(grid, effort=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, png)
+        self._logger.picture(step, Picture(png, grid.shape[1], grid.shape[0]))
 
     def __enter__(self) -> Growth:
         return self

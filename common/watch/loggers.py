@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
+import io
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+from PIL import Image
 
 from ..runs.folder import Run
 from ..runs.progress import say
 from ..runs.watching import watching
-from ..scene.images import to_uint8
 
 TENSORBOARD = "tensorboard"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a PNG file's bytes, and its size in pixels."""
+
+    png: bytes
+    width: int
+    height: int
 
 
 class Logger(Protocol):
     """Takes a stage's numbers and pictures as they come."""
 
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None: ...
-    def picture(self, step: int, image: Tensor) -> None:
-        """image: `[H, W, 3]` in [0, 1]."""
-        ...
-
+    def picture(self, step: int, image: Picture) -> None: ...
     def close(self) -> None: ...
 
 
@@ -36,7 +44,7 @@ class Nothing:
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         pass
 
-    def picture(self, step: int, image: Tensor) -> None:
+    def picture(self, step: int, image: Picture) -> None:
         pass
 
     def close(self) -> None:
@@ -51,14 +59,18 @@ class _Board:
 
         _quieten_writers()
         place = str(run.folder / TENSORBOARD / stage)
-        self._writer = SummaryWriter(place, purge_step=start + 1 if start else None)
+        self._proto: Any = importlib.import_module("tensorboard.compat.proto.summary_pb2")
+        self._writer: Any = SummaryWriter(place, purge_step=start + 1 if start else None)
 
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
-    def picture(self, step: int, image: Tensor) -> None:
-        self._writer.add_image("views", to_uint8(image).numpy(), step, dataformats="HWC")
+    def picture(self, step: int, image: Picture) -> None:
+        kept = self._proto.Summary.Image(height=image.height, width=image.width, colorspace=3)
+        kept.encoded_image_string = image.png
+        value = self._proto.Summary.Value(tag="views", image=kept)
+        self._writer.file_writer.add_summary(self._proto.Summary(value=[value]), step)
 
     def close(self) -> None:
         self._writer.close()
@@ -94,8 +106,9 @@ class _Wandb:
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         self._run.log(dict(numbers), step=step)
 
-    def picture(self, step: int, image: Tensor) -> None:
-        self._run.log({"views": self._wandb.Image(to_uint8(image).numpy())}, step=step)
+    def picture(self, step: int, image: Picture) -> None:
+        with Image.open(io.BytesIO(image.png)) as opened:
+            self._run.log({"views": self._wandb.Image(opened)}, step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -110,7 +123,7 @@ class Guarded:
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         self._try(lambda: self._logger.numbers(step, numbers))
 
-    def picture(self, step: int, image: Tensor) -> None:
+    def picture(self, step: int, image: Picture) -> None:
         self._try(lambda: self._logger.picture(step, image))
 
     def close(self) -> None:

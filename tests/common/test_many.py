@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ from maquette.common.many.work import Outcome
 from maquette.common.priors.base import Condition, TextEmbedding
 from maquette.common.priors.noise import cosine_schedule
 from maquette.common.runs.checkpoints import read_tensors
+from maquette.common.runs.history import read_events
 from maquette.common.runs.watching import Watching, choose
 from maquette.common.scene.cameras import orbit
 from maquette.common.shelf.summary import summarize
@@ -360,35 +362,36 @@ def child(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_batch_over_ray_resumes_and_has_the_bits_of_single_runs(
-    tmp_path: Path, small_settings: list[str]
+    tmp_path: Path, small_run: Path, small_settings: list[str]
 ) -> None:
     pytest.importorskip("ray")
     (tmp_path / "prompts.txt").write_text("a red mushroom\na blue mushroom\n")
-    command = ("batch", "prompts.txt", "--cpus", "1", "--workers", "1", "--device", "cpu")
-    process = child(tmp_path, *command, *small_settings)
-    assert process.stdout is not None
-    first = tmp_path / "runs" / "prompts" / "a-red-mushroom"
-    told = []
-    for line in process.stdout:
-        told.append(line)
-        if "a-red-mushroom: finished" in line:
-            process.send_signal(signal.SIGKILL)  # the driver, in the middle
-            break
-    process.wait(60)
-    assert (first / "export" / "report.json").is_file(), "".join(told)
+    words = ("--device", "cpu", "--no-films", "--previews", "0", *small_settings)
+    command = ("batch", "prompts.txt", "--cpus", "1", "--workers", "1", *words)
+    first, second = (tmp_path / "runs" / "prompts" / f"a-{c}-mushroom" for c in ("red", "blue"))
+    shutil.copytree(small_run, first)  # was finished before
     stamp = (first / "export" / "report.json").stat().st_mtime_ns
-    process = child(tmp_path, *command, *small_settings)
+    process = child(tmp_path, *command)
+    while not list(second.glob("coarse/step-*.safetensors")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)  # the driver, in the middle
+    process.wait(60)
+    process = child(tmp_path, *command)
     out, _ = process.communicate(timeout=900)
     assert process.returncode == 0, out
     assert "a-red-mushroom: finished before" in out
     assert (first / "export" / "report.json").stat().st_mtime_ns == stamp
     data = json.loads((tmp_path / "runs" / "prompts" / "batch.json").read_text())
     assert [row["state"] for row in data["jobs"]] == ["finished", "finished"]
-    alone = child(tmp_path, "run", "a blue mushroom", "--device", "cpu", *small_settings)
+    starts = [e["step"] for e in read_events(second) if e["event"] == "stage started"]
+    assert starts[0] == 0
+    assert starts[1] > 0  # it went on where it was cut off
+    alone = child(tmp_path, "run", "a blue mushroom", *words)
     assert alone.wait(900) == 0
     for name in ("coarse/step-000012.safetensors", "fine/step-000006.safetensors"):
         a = read_tensors(tmp_path / "runs" / "a-blue-mushroom" / name)
-        b = read_tensors(tmp_path / "runs" / "prompts" / "a-blue-mushroom" / name)
+        b = read_tensors(second / name)
         assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 

@@ -19,6 +19,7 @@ from maquette.common.files import sole_writer
 from maquette.common.losses import LOSSES
 from maquette.common.runs.coarse_result import handed_off, read_result
 from maquette.common.runs.folder import CLEANED, Run, open_or_create, open_run
+from maquette.common.shelf import tables
 from maquette.common.shelf.cleaning import clean_run, delete_run, droppable
 from maquette.common.shelf.settings import all_settings, markdown
 from maquette.common.shelf.summary import (
@@ -334,6 +335,14 @@ def test_configs_have_a_line_each() -> None:
         (line,) = (line for line in lines if line.split()[:1] == [name])
         assert len(line.split()) > 3, line
     assert any(line.startswith("fast ") for line in lines)
+
+
+def test_configs_tell_what_was_measured(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "MEASURED", tmp_path / "presets.json")
+    assert tables.measured_lines() == []
+    figures = {"cpu": 61.0, "f_score": 0.91, "iou": 0.99, "psnr": 26.5}
+    (tmp_path / "presets.json").write_text(json.dumps({"exact": {"fast": figures}}))
+    assert configs_lines()[-1].split() == ["fast", "exact", "61", "0.91", "0.99", "26.5"]
 
 
 # Presets

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
-from PIL import Image
 
 from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
-from maquette.common.runs.folder import Run, open_or_create
+from maquette.common.runs.folder import open_or_create, open_run
 from maquette.common.view.page import page, write_page
 from maquette.common.view.ports import free_port, is_loopback, told_listening
 from maquette.common.view.three import three_js
 from tests.browser import browser, page_at, picture
+from tests.made_run import ball, made_run
 
-
-def red_ball(folder: Path, color: tuple[int, int, int] = (220, 30, 30)) -> None:
-    """A textured ball as an export leaves it."""
-    folder.mkdir(parents=True)
-    mesh = trimesh.creation.uv_sphere(radius=0.8, count=[16, 16])
-    uv = np.stack([mesh.vertices[:, 0], mesh.vertices[:, 1]], axis=-1) * 0.3 + 0.5
-    image = Image.new("RGB", (16, 16), color)
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0
-    )
-    mesh.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
-    mesh.export(folder / "ball.glb")
-    report = {"glb": "ball.glb", "obj": "ball.obj", "faces_out": len(mesh.faces)}
-    (folder / "report.json").write_text(json.dumps(report))
-
-
-def made(place: Path, name: str, seed: int = 0, **ball: tuple[int, int, int]) -> Run:
-    config = build_config("a red mushroom", overrides=[f"seed={seed}"])
-    run = open_or_create(config, str(place / name))
-    red_ball(run.export, **ball)
-    (run.fine).mkdir()
-    Image.new("RGB", (64, 16), (0, 200, 0)).save(run.fine / "handoff.png")
-    Image.new("RGB", (40, 40), (0, 0, 200)).save(run.folder / "growth.webp")
-    run.event("stage finished", stage="coarse", seconds=41.5, steps=500)
-    return run
+BLUE = (30, 30, 220)
 
 
 def addresses(text: str) -> list[str]:
@@ -54,7 +30,7 @@ def addresses(text: str) -> list[str]:
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
-    run = made(tmp_path, "one")
+    run = made_run(tmp_path, "one")
     text = page([run])
     found = addresses(text)
     assert found
@@ -67,11 +43,11 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 
 def test_the_page_is_another_when_the_model_is(tmp_path: Path) -> None:
-    run = made(tmp_path, "one")
+    run = made_run(tmp_path, "one")
     before = page([run])
     shutil.rmtree(run.export)
     assert "no exported model yet" in page([run])
-    red_ball(run.export, color=(30, 30, 220))
+    ball(run.export, BLUE)
     data = re.findall(r'id="data">(.*?)</script>', before + page([run]))
     assert len(data) == 2
     assert data[0] != data[1]
@@ -85,7 +61,7 @@ def test_texts_of_a_run_cannot_end_the_page(tmp_path: Path) -> None:
 
 
 def test_several_runs_are_compared(tmp_path: Path) -> None:
-    one, two = made(tmp_path, "one"), made(tmp_path, "two", seed=7)
+    one, two = made_run(tmp_path, "one"), made_run(tmp_path, "two", seed=7)
     path = write_page([str(one.folder), str(two.folder)])
     assert path == tmp_path / "compare.html"
     text = path.read_text("utf-8")
@@ -134,7 +110,7 @@ def mean(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    one, two = made(tmp_path, "one"), made(tmp_path, "two", seed=7, color=(30, 30, 220))
+    one, two = made_run(tmp_path, "one"), made_run(tmp_path, "two", seed=7, color=BLUE)
     single = write_page([str(one.folder)])
     both = write_page([str(one.folder), str(two.folder)])
     with browser() as opened:
@@ -187,7 +163,6 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_is_followed_live(tmp_path: Path, small_run: Path) -> None:
     pytest.importorskip("viser")
-    from maquette.common.runs.folder import open_run
     from maquette.common.view.live import Follower, fine_mesh, nerf_points
 
     class Recorder:
@@ -227,3 +202,46 @@ def test_a_run_is_followed_live(tmp_path: Path, small_run: Path) -> None:
     count = len(recorder.shown)
     follower.look()
     assert len(recorder.shown) == count  # nothing new
+
+
+@pytest.mark.slow
+def test_the_live_page_in_a_browser(tmp_path: Path, small_run: Path) -> None:
+    """From the NeRF to the mesh, while the page stays open."""
+    viser = pytest.importorskip("viser")
+    from maquette.common.view.live import Follower
+
+    folder = Path(shutil.copytree(small_run, tmp_path / "run"))
+    later = {part: tmp_path / part for part in ("fine", "export")}
+    for part, place in later.items():
+        shutil.move(folder / part, place)
+    with browser() as opened:
+        port = free_port("127.0.0.1", 8270)
+        server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+        try:
+            follower = Follower(open_run(str(folder)), server)
+            follower.look()
+            with page_at(f"http://127.0.0.1:{port}", opened) as (shown, wrong):
+                shown.get_by_text("a red mushroom").wait_for()
+                points = settled(shown)
+                assert 0.01 < covered(points).mean() < 0.9
+                for part, place in later.items():
+                    shutil.move(place, folder / part)
+                assert follower.look()
+                shown.get_by_text("exported").wait_for()
+                mesh = settled(shown, points)
+                assert 0.01 < covered(mesh).mean() < 0.9
+                assert wrong == []
+        finally:
+            server.stop()
+
+
+def settled(page: Any, before: np.ndarray | None = None) -> np.ndarray:
+    """What the scene looks like once it shows something, and something else than before."""
+    canvas = page.locator("canvas").first
+    canvas.wait_for()
+    for _ in range(100):
+        shown = picture(canvas)
+        if covered(shown).mean() > 0.01 and (before is None or (shown != before).mean() > 0.01):
+            return shown
+        page.wait_for_timeout(200)
+    raise AssertionError("nothing new to see")

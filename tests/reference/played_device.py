@@ -65,13 +65,14 @@ class Playing(TorchDispatchMode):
     """Plays the device within the block.
 
     waits: what a GPU would have been waited for, by the operation's name, in order. sizes: how
-    often only the size of a result was waited for.
+    often only the size of a result was waited for. lacking: dtypes that the device doesn't have.
     """
 
     now: Playing
 
-    def __init__(self) -> None:
+    def __init__(self, *lacking: torch.dtype) -> None:
         super().__init__()
+        self.lacking = lacking
         self.waits: list[str] = []
         self.sizes: list[str] = []
         self._kernels = 0
@@ -107,6 +108,9 @@ class Playing(TorchDispatchMode):
         result = func(*plain_args, **plain_kwargs)
         if not there:
             return result
+        made = [x.dtype for x in pytree.tree_leaves(result) if isinstance(x, Tensor)]
+        if wrong := set(made) & set(self.lacking):
+            raise TypeError(f"{func}: the device doesn't have {wrong}")
         known = {id(x.held): x for x in ours}
         return pytree.tree_map_only(
             Tensor, lambda x: known[id(x)] if id(x) in known else Played(x), result
