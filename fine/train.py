@@ -46,9 +46,9 @@ from ..common.schedules import step_schedule
 from ..common.watch.ends import picture_end
 from ..common.watch.growth import watching_growth
 from .first_shape import FIRST, from_coarse, read_first, silhouette_iou, write_first
-from .isosurface import Isosurface
+from .flexicubes import DualSurface
 from .meshes.begin import read_start, shape_of
-from .model import AnyModel, FineModel, begin_model, lattice, render_surface
+from .model import AnyModel, AnySurface, FineModel, begin_model, lattice, render_surface
 from .pictures import Pictured
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
@@ -101,7 +101,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
             judged = judges(dataclasses.replace(views, look=look), index)
             loss = judged.loss
             if not painting and isinstance(model, FineModel):
-                loss = loss + regularizers(surface, model.sdf.value, config, index)
+                loss = loss + regularizers(surface, model, config, index)
             learner.descend(loss, index, config.steps)
             judges.learn()
         value = shown(loss)
@@ -122,7 +122,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "stop") -> No
 
 
 def look_at(
-    surface: Isosurface,
+    surface: AnySurface,
     model: AnyModel,
     config: FineConfig,
     background: Tensor,
@@ -182,8 +182,9 @@ def begin_with_mesh(run: Run) -> None:
     save(run.fine, 0, model.learner(config))
 
 
-def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int) -> Tensor:
+def regularizers(surface: AnySurface, model: FineModel, config: FineConfig, step: int) -> Tensor:
     """The weighted sum of the losses beside what judges say; parts of weight 0 are left out."""
+    sdf = model.sdf.value
     total = sdf.new_zeros(())
     if weight := step_schedule(config.losses.normal_consistency, step):
         total = total + weight * normal_consistency(surface.vertices, surface.faces)
@@ -191,6 +192,11 @@ def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int
         total = total + weight * laplacian_loss(surface.vertices, surface.faces)
     if weight := step_schedule(config.losses.sdf_sign, step):
         total = total + weight * sdf_sign_loss(sdf, surface.edges)
+    if isinstance(surface, DualSurface) and (weight := step_schedule(config.losses.spread, step)):
+        total = total + weight * surface.spread
+    if model.cells is not None and (weight := step_schedule(config.losses.cell_weights, step)):
+        # Of edges and corners alone, as in the paper's own fits.
+        total = total + weight * model.cells.value[:, :-1].abs().mean()
     return total
 
 

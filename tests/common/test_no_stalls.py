@@ -97,13 +97,19 @@ def fine_step(config: RunConfig, device: torch.device) -> Callable[[int], tuple[
         size = part.resolution if device.type == "cuda" else 64
         views = render_surface(surface, model.texture, cameras, lights, size, background, True)
         loss = views.image.square().mean() + views.opacity.mean()
-        learner.descend(loss + regularizers(surface, model.sdf.value, part, index), index, 10)
+        learner.descend(loss + regularizers(surface, model, part, index), index, 10)
         return loss, learner
 
     return step
 
 
-@pytest.mark.parametrize("make", [coarse_step, fine_step])
+def dual_step(config: RunConfig, device: torch.device) -> Callable[[int], tuple[Tensor, Learner]]:
+    """The same of a dual surface."""
+    fine = config.fine.model_copy(update={"isosurface": "flexicubes"})
+    return fine_step(config.model_copy(update={"fine": fine}), device)
+
+
+@pytest.mark.parametrize("make", [coarse_step, fine_step, dual_step])
 def test_a_step_waits_for_nothing_but_sizes(playing: Playing, make: Any) -> None:
     step = make(settings(), DEVICE)
     for index in range(2):
@@ -224,7 +230,13 @@ def no_waiting() -> Iterator[None]:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("make", [coarse_step, fine_step])
+def dual_step(config: RunConfig, device: torch.device) -> Callable[[int], tuple[Tensor, Learner]]:
+    """The same of a dual surface."""
+    fine = config.fine.model_copy(update={"isosurface": "flexicubes"})
+    return fine_step(config.model_copy(update={"fine": fine}), device)
+
+
+@pytest.mark.parametrize("make", [coarse_step, fine_step, dual_step])
 def test_a_gpu_is_waited_for_nowhere_in_a_step(make: Any) -> None:
     full = build_config("a red mushroom", "magic3d-sd15", [])
     changed = full.model_copy(
