@@ -23,6 +23,7 @@ from ...common.scene.mesh import Mesh
 from .bake import CHUNK, AlbedoFn, bake
 from .budget import decimated_by_shape
 from .clean import cleaned, decimate, without_inner_parts
+from .creases import creased
 from .levels import levels_of_detail
 from .normals import bake_normals, flipped, tangents
 from .order import cache_misses, in_cache_order
@@ -171,7 +172,8 @@ def export(
     clock, notes = _Clock(on_step), list(notes)
     model, dropped = _prepared(mesh, albedo_fn, given, kept, clock, notes)
     with clock.step("levels"):
-        levels = [model.unwrapped, *levels_of_detail(model.unwrapped, given.lods, notes)]
+        coarser = levels_of_detail(model.unwrapped, given.lods, notes)
+        levels = [model.unwrapped, *(_with_hard_edges(level, given) for level in coarser)]
     with clock.step("write"):
         files, poses = _written(folder, name, levels, model, given, kinds, pose, notes)
     with clock.step("read back"), large_images(given.texture_size**2):
@@ -245,7 +247,10 @@ def _prepared(
             small = decimate(whole, config.faces)
             notes += _told_of_faces(config.faces, whole, small)
     with clock.step("unwrap"):
-        unwrapped = kept or in_cache_order(unwrap(small, config.unwrap_limit, config.texture_size))
+        unwrapped = kept or unwrap(small, config.unwrap_limit, config.texture_size)
+        unwrapped = _with_hard_edges(unwrapped, config)
+        if kept is None:
+            unwrapped = in_cache_order(unwrapped)
     with clock.step("bake"):
         surface = None
         if small is not whole:
@@ -366,6 +371,10 @@ def _read_back(
         unwrapped.normals(),
         torch.from_numpy(model.texture),
     )
+
+
+def _with_hard_edges(unwrapped: Unwrapped, config: ExportConfig) -> Unwrapped:
+    return unwrapped if config.smooth else creased(unwrapped, config.hard_angle)
 
 
 def _extent(pose: Pose, vertices: Tensor) -> list[float]:
