@@ -109,7 +109,7 @@ def fitted(truth: Mesh, kind: str, resolution: int, steps: int) -> tuple[Mesh, f
         surface = model.surface()
         target = Seen(true.depth[which], true.normal[which], true.covered[which])
         loss = difference(seen(surface.vertices, surface.faces, cameras[which]), target)
-        loss = loss + 0.25 * getattr(surface, "spread", 0.0)
+        loss = loss + getattr(surface, "spread", 0.0)
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:

@@ -21,7 +21,7 @@ from ...common.runs.whole_folder import digests
 from ...common.scene.images import png_bytes
 from ...common.scene.mesh import Mesh
 from .bake import CHUNK, AlbedoFn, bake
-from .budget import decimated_by_shape
+from .budget import ERROR_SHARE, decimated_by_shape
 from .clean import cleaned, decimate, without_inner_parts
 from .creases import creased
 from .levels import levels_of_detail
@@ -32,6 +32,7 @@ from .placement import MILLIMETRES, Pose, formats_of, placed, target_of
 from .readback import TexturedMesh, check_file, compare, read_obj, turntable
 from .seams import AtlasReport, describe_atlas, texture_psnr
 from .shape import ShapeReport, describe_shape
+from .slivers import without_slivers
 from .solids import Solid, write_3mf, write_ply, write_stl
 from .source import Surface
 from .unwrap import Unwrapped, unwrap
@@ -246,6 +247,9 @@ def _prepared(
         else:
             small = decimate(whole, config.faces)
             notes += _told_of_faces(config.faces, whole, small)
+        if kept is None:
+            diagonal = float(np.linalg.norm(np.ptp(whole.vertices.numpy(), axis=0)))
+            small = without_slivers(small, ERROR_SHARE * diagonal)
     with clock.step("unwrap"):
         unwrapped = kept or unwrap(small, config.unwrap_limit, config.texture_size)
         unwrapped = _with_hard_edges(unwrapped, config)
@@ -253,7 +257,7 @@ def _prepared(
             unwrapped = in_cache_order(unwrapped)
     with clock.step("bake"):
         surface = None
-        if small is not whole:
+        if kept is None:
             reach = REACH_SHARE * float(np.linalg.norm(np.ptp(whole.vertices.numpy(), axis=0)))
             surface = Surface(whole, reach)
         texture = bake(unwrapped, config.texture_size, albedo_fn, device, surface).texture

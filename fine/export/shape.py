@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.scene.mesh import Mesh
+from ...common.scene.mesh import Mesh, adjacent_faces, face_normals
 from .clean import face_components
 from .creases import corner_fans
 
 SLIVER = 5.0  # degrees
+FOLD = 160.0  # degrees
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ShapeReport:
     border_edges: int
     crowded_edges: int
     slivers: float
+    folds: int
 
 
 def describe_shape(mesh: Mesh) -> ShapeReport:
@@ -43,12 +46,20 @@ def describe_shape(mesh: Mesh) -> ShapeReport:
     genus = None
     if closed and manifold:
         genus = (2 * parts - (vertices - len(edges) + len(faces))) // 2
-    return ShapeReport(closed, manifold, parts, genus, border, crowded, round(slivers(mesh), 4))
+    thin, folded = round(slivers(mesh), 4), folds(mesh)
+    return ShapeReport(closed, manifold, parts, genus, border, crowded, thin, folded)
 
 
 def slivers(mesh: Mesh) -> float:
     """The share of faces with an angle below SLIVER degrees."""
     return float((least_angles(mesh) < SLIVER).mean())
+
+
+def folds(mesh: Mesh) -> int:
+    """How many edges have two faces that turn by more than FOLD degrees."""
+    normals = face_normals(mesh.vertices.double(), mesh.faces, eps=1e-300)
+    one, two = normals[adjacent_faces(mesh.faces)].unbind(1)
+    return int(((one * two).sum(dim=1) < math.cos(math.radians(FOLD))).sum())
 
 
 def least_angles(mesh: Mesh) -> NDArray[np.float64]:
