@@ -3,6 +3,8 @@ PYTHON ?= python3
 PROMPT ?= a red mushroom
 ARGS ?=
 BIN := .venv/bin
+# As many tests at once as there are cores, four at most: each takes up to three gigabytes.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
 .PHONY: run test check lint types format bench demo clean
@@ -11,10 +13,10 @@ run: .venv/installed
 	$(BIN)/maquette run "$(PROMPT)" $(ARGS)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

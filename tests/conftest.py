@@ -6,6 +6,9 @@ import os
 import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side: a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 from pathlib import Path

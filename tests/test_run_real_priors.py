@@ -29,6 +29,9 @@ SMALL = (
     "coarse.resolution=32",
     "coarse.samples=24",
     "coarse.checkpoint_every=2",
+    "coarse.field.grid.levels=4",
+    "coarse.field.grid.log2_entries=12",
+    "coarse.occupancy.resolution=16",
     "coarse.field.density_bias=10",
     "coarse.field.density_radius=0.5",
     "handoff.resolution=24",
@@ -43,6 +46,10 @@ SMALL = (
 )
 
 
+UNWATCHED = ("--previews", "0", "--no-films", "--log", "none")
+"""Options of commands that train; what they picture is tested in `test_watching.py`."""
+
+
 class CutOffError(Exception):
     """Stands for a kill: nothing of the run gets to tidy up."""
 
@@ -54,7 +61,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def maquette(*arguments: str) -> Result:
-    result = CliRunner().invoke(pipeline.app, list(arguments))
+    result = CliRunner().invoke(pipeline.app, [*arguments, *UNWATCHED])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
