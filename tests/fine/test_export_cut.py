@@ -14,7 +14,7 @@ from maquette import pipeline
 
 pytestmark = pytest.mark.slow
 
-CUTS = 8  # `benchmarks/export_cut.py` makes fifty
+CUTS = int(os.environ.get("MAQUETTE_CUTS", "8"))  # `benchmarks/export_cut.py` makes fifty
 # One process loads everything, and forks a child for each export, which an alarm kills: the
 # signal's own action, so that nothing is cleaned up. Children work on one thread.
 CODE = """
