@@ -173,6 +173,7 @@ Lods = Annotated[int | None, typer.Option("--lods", metavar="N", help="Levels of
 BakeNormals = Annotated[
     bool, typer.Option("--normal-map", help="A normal map from before decimation.")
 ]
+Smooth = Annotated[bool, typer.Option("--smooth", help="No hard edges: one normal a vertex.")]
 KeepAll = Annotated[bool, typer.Option("--keep-all", help="Drop no small parts.")]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the scores as JSON.")
@@ -395,6 +396,7 @@ def export(
     quality: Quality = None,
     lods: Lods = None,
     normal_map: BakeNormals = False,
+    smooth: Smooth = False,
     keep_all: KeepAll = False,
     threads: Threads = None,
 ) -> None:
@@ -413,6 +415,7 @@ def export(
         "quality": quality,
         "lods": lods,
         "normal_map": normal_map or None,
+        "smooth": smooth or None,
         "speck_share": 0.0 if keep_all else None,
     }
     opened = open_run(run_folder)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..common import rooms
 from ..common.config.models import FineConfig
 from ..common.errors import UserError
 from ..common.fields.field import HashField
@@ -18,15 +19,18 @@ from ..common.runs.loop import Learner
 from ..common.scene.cameras import Cameras
 from ..common.scene.mesh import Mesh, opposite_vertices, vertex_normals
 from .first_shape import FirstShape
+from .flexicubes import WEIGHTS, DualSurface, dual_surface
 from .isosurface import Backend, Isosurface, grid_surface
 from .material import Lighting, Material, lit
 from .pbr import pbr_of
 from .tetgrid import TetGrid
 from .texture import texture_of
 
+AnySurface = Isosurface | DualSurface
+
 
 class Lattice(nn.Module):
-    """A learnable value at every lattice point."""
+    """A learnable value at every lattice point, or at every cell."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
@@ -34,10 +38,12 @@ class Lattice(nn.Module):
 
 
 class FineModel:
-    """DMTet (Shen 2021): signed distances and offsets on a tetrahedral grid, and a texture.
+    """DMTet (Shen 2021) or FlexiCubes (Shen 2023): signed distances and offsets on a grid, and a
+    texture.
 
     sdf: `[(R+1)^3]`, negative inside, in units of a cell so that one learning rate suits every
-    resolution. offset: `[(R+1)^3, 3]`, raw, see `TetGrid.deform`.
+    resolution. offset: `[(R+1)^3, 3]`, raw, see `TetGrid.deform` and `dual_surface`. cells:
+    FlexiCubes' weights, `[R^3, 21]`, raw; None for marching tetrahedra.
     """
 
     def __init__(self, grid: TetGrid, sdf: Tensor, texture: Material) -> None:
@@ -45,6 +51,7 @@ class FineModel:
         self.sdf = Lattice(sdf)
         self.offset = Lattice(torch.zeros(sdf.shape[0], 3, device=sdf.device))
         self.texture = texture
+        self.cells: Lattice | None = None
         self.isosurface: Backend = "own"
         self._boundary = boundary_points(grid.resolution).to(sdf.device)
 
@@ -54,6 +61,9 @@ class FineModel:
         texture = material_of(shape.color, config)
         model = FineModel(lattice(config), shape.distance.to(device), texture.to(device))
         model.isosurface = config.geometry.isosurface
+        if config.isosurface == "flexicubes":
+            cells = model.grid.resolution**3
+            model.cells = Lattice(torch.zeros(cells, WEIGHTS, device=device))
         return model
 
     @property
@@ -64,18 +74,29 @@ class FineModel:
     def learner(self, config: FineConfig) -> Learner:
         """An optimizer with a learning rate of its own for each part."""
         modules = {"sdf": self.sdf, "offset": self.offset, "texture": self.texture}
+        if self.cells is not None:
+            modules["cells"] = self.cells
         rates = {
+            "cells": config.geometry.cell_learning_rate,
             "sdf": config.geometry.sdf_learning_rate,
             "offset": config.geometry.offset_learning_rate,
             "texture": config.texture.learning_rate,
         }
         return Learner(config.optimizer, modules, rates)
 
-    def surface(self) -> Isosurface:
-        """The surface where the signed distance is zero; UserError if there is none left."""
+    def surface(self, learning: bool = True) -> AnySurface:
+        """The surface where the signed distance is zero; UserError if there is none left.
+
+        learning: whether FlexiCubes' quads are given middles, as their weights need to learn.
+        """
         # Points on the cube's faces stay outside, so that the surface closes.
         sdf = torch.where(self._boundary, self.sdf.value.clamp_min(0.5), self.sdf.value)
-        surface = grid_surface(self.grid, sdf, self.offset.value, self.isosurface)
+        if self.cells is not None:
+            cells = self.cells.value
+            with rooms.asking():  # its loops have no rows set aside
+                surface = dual_surface(self.grid, sdf, self.offset.value, cells, centred=learning)
+        else:
+            surface = grid_surface(self.grid, sdf, self.offset.value, self.isosurface)
         if surface.faces.shape[0] == 0:
             raise UserError(
                 "the mesh has vanished: no lattice point is inside it any more; try a lower "
@@ -91,7 +112,7 @@ class FineModel:
     @torch.no_grad()
     def mesh(self) -> Mesh:
         """The surface as a plain mesh on the CPU."""
-        surface = self.surface()
+        surface = self.surface(learning=False)
         return Mesh(surface.vertices.cpu(), surface.faces.cpu())
 
     @torch.no_grad()
@@ -170,7 +191,7 @@ def boundary_points(resolution: int) -> Tensor:
 
 
 def render_surface(
-    surface: Isosurface,
+    surface: AnySurface,
     texture: Material,
     cameras: Cameras,
     lights: Lighting,

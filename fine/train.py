@@ -47,10 +47,10 @@ from ..common.watch.ends import picture_end
 from ..common.watch.fronts import FrontWatch
 from ..common.watch.growth import watching_growth
 from .first_shape import FIRST, from_coarse, read_first, silhouette_iou, write_first
-from .isosurface import Isosurface
+from .flexicubes import DualSurface
 from .material import studio, views_of_step
 from .meshes.begin import read_start, shape_of
-from .model import AnyModel, FineModel, begin_model, lattice, render_surface
+from .model import AnyModel, AnySurface, FineModel, begin_model, lattice, render_surface
 from .pictures import Pictured
 from .regularizers import laplacian_loss, normal_consistency, sdf_sign_loss
 
@@ -91,7 +91,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> No
     fronts = FrontWatch(run, FINE, judges, watch, subject.judged)
 
     @functools.cache
-    def finished() -> Isosurface:
+    def finished() -> AnySurface:
         with rooms.asking():  # it is kept
             return model.surface().detach()
 
@@ -107,7 +107,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> No
             judged = judges(dataclasses.replace(views, look=look), index)
             loss = judged.loss
             if not painting and isinstance(model, FineModel):
-                loss = loss + regularizers(surface, model.sdf.value, config, index)
+                loss = loss + regularizers(surface, model, config, index)
             learner.descend(loss, index, config.steps)
             judges.learn()
         value = shown(loss)
@@ -131,7 +131,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> No
 
 
 def look_at(
-    surface: Isosurface,
+    surface: AnySurface,
     model: AnyModel,
     config: FineConfig,
     background: Tensor,
@@ -191,8 +191,9 @@ def begin_with_mesh(run: Run) -> None:
     save(run.fine, 0, model.learner(config))
 
 
-def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int) -> Tensor:
+def regularizers(surface: AnySurface, model: FineModel, config: FineConfig, step: int) -> Tensor:
     """The weighted sum of the losses beside what judges say; parts of weight 0 are left out."""
+    sdf = model.sdf.value
     total = sdf.new_zeros(())
     if weight := step_schedule(config.losses.normal_consistency, step):
         total = total + weight * normal_consistency(surface.vertices, surface.faces)
@@ -200,6 +201,11 @@ def regularizers(surface: Isosurface, sdf: Tensor, config: FineConfig, step: int
         total = total + weight * laplacian_loss(surface.vertices, surface.faces)
     if weight := step_schedule(config.losses.sdf_sign, step):
         total = total + weight * sdf_sign_loss(sdf, surface.edges)
+    if isinstance(surface, DualSurface) and (weight := step_schedule(config.losses.spread, step)):
+        total = total + weight * surface.spread
+    if model.cells is not None and (weight := step_schedule(config.losses.cell_weights, step)):
+        # Of edges and corners alone, as in the paper's own fits.
+        total = total + weight * model.cells.value[:, :-1].abs().mean()
     return total
 
 

@@ -74,6 +74,10 @@ class ExportConfig(Part):
     """At most about so many; null is as few of 5,000 to 50,000 as keep the shape."""
     lods: Annotated[int, Field(ge=1, le=6)] = 1
     """Levels of detail, each with a quarter of the faces of the one before, on one texture."""
+    hard_angle: Annotated[float, Field(gt=0.0, le=180.0)] = 50.0
+    """Degrees by which two faces turn at an edge that is to look hard."""
+    smooth: bool = False
+    """No edge is hard: one normal a vertex."""
     texture_size: Annotated[int, Field(ge=64, le=16384)] = 2048
     texture_format: ImageFormat = "png"
     """The image beside an OBJ; a GLB holds the smaller one of PNG and JPEG."""

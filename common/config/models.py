@@ -175,6 +175,8 @@ class GeometryConfig(Part):
     sdf_learning_rate: Positive = 1e-3
     """In units of a cell's width a step."""
     offset_learning_rate: Positive = 1e-3
+    cell_learning_rate: Positive = 1e-2
+    """Of FlexiCubes' weights of cells."""
     isosurface: Literal["own", "kaolin"] = "own"
     """Whose marching tetrahedra: ours, or those of kaolin, where it is installed."""
 
@@ -185,10 +187,14 @@ class FineLossConfig(Part):
     normal_consistency: Schedule = 1e4
     laplacian: Schedule = 0.0
     sdf_sign: Schedule = 0.0
+    spread: Schedule = 0.5
+    """Of FlexiCubes: vertices lie evenly among the crossings that they are made of."""
+    cell_weights: Schedule = 0.1
+    """Of FlexiCubes: the weights of cells stay near their start."""
 
 
 class FineConfig(StageConfig):
-    """The fine stage: a DMTet mesh at high resolution."""
+    """The fine stage: a mesh at high resolution, cut from a grid."""
 
     distillation: AnyLoss = SDS(t_max=0.5)
     prompt: FullText | None = None
@@ -198,6 +204,9 @@ class FineConfig(StageConfig):
     paint_from: Annotated[int, Field(ge=0)] | None = None
     """Step from which the shape stays as it is and only the texture learns; a prior that can be
     told which surface it paints is told it from there on."""
+    isosurface: Literal["tetrahedra", "flexicubes"] = "tetrahedra"
+    """How the surface is cut: marching tetrahedra (DMTet), or FlexiCubes, whose edges can be sharp
+    and whose faces may cut each other (`docs/isosurface.md`)."""
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()
     material: MaterialName = "albedo"
@@ -206,6 +215,15 @@ class FineConfig(StageConfig):
     camera: CameraConfig = CameraConfig(fovy=(30.0, 45.0))
     light: LightConfig = LightConfig(albedo_steps=0)
     losses: FineLossConfig = FineLossConfig()
+
+    @model_validator(mode="after")
+    def _kaolin_has_tetrahedra(self) -> FineConfig:
+        if self.isosurface == "flexicubes" and self.geometry.isosurface == "kaolin":
+            raise ValueError(
+                "isosurface: flexicubes are our own; leave geometry.isosurface at own, or take "
+                "tetrahedra"
+            )
+        return self
 
 
 class RunConfig(Part):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -44,7 +43,10 @@ class FrontWatch:
         step = index + 1
         if step not in self._steps:
             return
-        look = functools.partial(self._judged, step=index)
+
+        def look(cameras: Cameras) -> Views:
+            return self._judged(cameras, index)
+
         found = tell_faces(self._run, self._stage, self._judges, look, step)
         if found is not None and found.many and step == self._watch.total:
             self._watch.failed("many fronts", step, found.told)

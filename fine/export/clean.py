@@ -19,8 +19,10 @@ from scipy.sparse.csgraph import connected_components
 
 from ...common.scene.mesh import Mesh
 from ..surface_tree import SurfaceTree
+from .slivers import without_slivers
 
 MERGE_SHARE = 1e-5  # vertices nearer than this share of the bounding box's diagonal become one
+SLIVER_SHARE = 1e-4  # of the diagonal: how far mending slivers may move a closed surface
 LIKE_THE_LARGEST = 0.5  # a part with this share of the largest one's surface is no speck
 
 Floats = NDArray[np.float64]
@@ -43,7 +45,8 @@ def clean(mesh: Mesh, min_component_share: float = 0.01) -> Mesh:
 def cleaned(mesh: Mesh, min_component_share: float = 0.01) -> Cleaned:
     """The mesh without specks and defects, every part wound outward, on the CPU.
 
-    Close and duplicate vertices are merged; faces that are double or have no area go; connected
+    Close and duplicate vertices are merged; faces that are double or have no area go; where every
+    edge has two faces, slivers are mended instead (see `slivers`), so that nothing opens. Connected
     parts with less than `min_component_share` (in [0, 1]) of the whole area go, see `drop_specks`;
     edges and vertices where more than one sheet meets are split; faces of a part are wound alike,
     and a part whose signed volume is negative is turned inside out, see `wind_outward`.
@@ -53,13 +56,10 @@ def cleaned(mesh: Mesh, min_component_share: float = 0.01) -> Cleaned:
         raise ValueError(f"min_component_share: expected [0, 1], got {min_component_share}")
     vertices, faces = _arrays(mesh)
     diagonal = float(np.linalg.norm(np.ptp(vertices[faces.reshape(-1)], axis=0)))
-    threshold = pymeshlab().PureValue(MERGE_SHARE * diagonal)
-    meshes = _mesh_set(vertices, faces)
-    meshes.meshing_merge_close_vertices(threshold=threshold)
-    meshes.meshing_remove_duplicate_vertices()
-    meshes.meshing_remove_null_faces()
-    meshes.meshing_remove_duplicate_faces()
-    vertices, faces = _matrices(meshes)
+    if is_closed(faces):
+        vertices, faces = _arrays(without_slivers(mesh, SLIVER_SHARE * diagonal))
+    else:
+        vertices, faces = _merged(vertices, faces, MERGE_SHARE * diagonal)
     faces, dropped = drop_specks(vertices, faces, min_component_share)
     meshes = _mesh_set(vertices, faces)
     meshes.meshing_remove_unreferenced_vertices()
@@ -71,6 +71,25 @@ def cleaned(mesh: Mesh, min_component_share: float = 0.01) -> Cleaned:
     meshes.meshing_re_orient_faces_coherently()
     vertices, faces = _matrices(meshes)
     return Cleaned(_mesh(vertices, wind_outward(vertices, faces)), dropped)
+
+
+def is_closed(faces: Ints) -> bool:
+    """Whether every edge has two faces that are wound alike."""
+    ends = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    both = [ends[:, 0] * (int(faces.max()) + 1) + ends[:, 1]]
+    both += [ends[:, 1] * (int(faces.max()) + 1) + ends[:, 0]]
+    one, other = (np.sort(key) for key in both)
+    return bool((one[1:] != one[:-1]).all() and (one == other).all())
+
+
+def _merged(vertices: Floats, faces: Ints, threshold: float) -> tuple[Floats, Ints]:
+    """The mesh with vertices nearer than `threshold` as one, and no null or double faces."""
+    meshes = _mesh_set(vertices, faces)
+    meshes.meshing_merge_close_vertices(threshold=pymeshlab().PureValue(threshold))
+    meshes.meshing_remove_duplicate_vertices()
+    meshes.meshing_remove_null_faces()
+    meshes.meshing_remove_duplicate_faces()
+    return _matrices(meshes)
 
 
 def decimate(mesh: Mesh, faces: int) -> Mesh:

@@ -22,8 +22,9 @@ from ...common.scene.images import png_bytes
 from ...common.scene.mesh import Mesh
 from ..material import Finish
 from .bake import CHUNK, AlbedoFn, bake
-from .budget import decimated_by_shape
+from .budget import ERROR_SHARE, decimated_by_shape
 from .clean import cleaned, decimate, without_inner_parts
+from .creases import creased
 from .finish import bake_bent, bake_finish, check_finish, write_loose
 from .levels import levels_of_detail
 from .normals import flipped, tangents
@@ -33,6 +34,7 @@ from .placement import MILLIMETRES, Pose, formats_of, placed, target_of
 from .readback import TexturedMesh, check_file, compare, read_obj, turntable
 from .seams import AtlasReport, describe_atlas, texture_psnr
 from .shape import ShapeReport, describe_shape
+from .slivers import without_slivers
 from .solids import Solid, write_3mf, write_ply, write_stl
 from .source import Surface
 from .unwrap import Unwrapped, unwrap
@@ -182,7 +184,8 @@ def export(
     clock, notes = _Clock(on_step), list(notes)
     model, dropped = _prepared(mesh, albedo_fn, finish, given, kept, clock, notes)
     with clock.step("levels"):
-        levels = [model.unwrapped, *levels_of_detail(model.unwrapped, given.lods, notes)]
+        coarser = levels_of_detail(model.unwrapped, given.lods, notes)
+        levels = [model.unwrapped, *(_with_hard_edges(level, given) for level in coarser)]
     with clock.step("write"):
         files, poses = _written(folder, name, levels, model, given, kinds, pose, notes)
     with clock.step("read back"), large_images(given.texture_size**2):
@@ -258,11 +261,17 @@ def _prepared(
         else:
             small = decimate(whole, config.faces)
             notes += _told_of_faces(config.faces, whole, small)
+        if kept is None:
+            diagonal = float(np.linalg.norm(np.ptp(whole.vertices.numpy(), axis=0)))
+            small = without_slivers(small, ERROR_SHARE * diagonal)
     with clock.step("unwrap"):
-        unwrapped = kept or in_cache_order(unwrap(small, config.unwrap_limit, config.texture_size))
+        unwrapped = kept or unwrap(small, config.unwrap_limit, config.texture_size)
+        unwrapped = _with_hard_edges(unwrapped, config)
+        if kept is None:
+            unwrapped = in_cache_order(unwrapped)
     with clock.step("bake"):
         surface = None
-        if small is not whole:
+        if kept is None:
             reach = REACH_SHARE * float(np.linalg.norm(np.ptp(whole.vertices.numpy(), axis=0)))
             surface = Surface(whole, reach)
         texture = bake(unwrapped, config.texture_size, albedo_fn, device, surface).texture
@@ -398,6 +407,10 @@ def _read_back(
         unwrapped.normals(),
         torch.from_numpy(model.texture),
     )
+
+
+def _with_hard_edges(unwrapped: Unwrapped, config: ExportConfig) -> Unwrapped:
+    return unwrapped if config.smooth else creased(unwrapped, config.hard_angle)
 
 
 def _extent(pose: Pose, vertices: Tensor) -> list[float]:

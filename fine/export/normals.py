@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from ...common.rasterize import Raster, interpolate
 from .bake import Texels, fill_from_nearest
 from .source import Surface
 from .unwrap import Unwrapped
@@ -89,6 +91,20 @@ def bake_normals(
         out[row, column] = np.rint((0.5 + 0.5 * _unit(local)) * 255.0).astype(np.uint8)
     fill_from_nearest(out, texels.owner >= 0)
     return out
+
+
+def mapped_normals(unwrapped: Unwrapped, frame: Tensor, values: Tensor, raster: Raster) -> Tensor:
+    """World normals `[P, 3]` of covered pixels as a viewer makes them of a normal map.
+
+    frame: of `tangents`. values: `[P, 3]` in [0, 1], what the map has at the pixels.
+    """
+    local = torch.from_numpy(unpacked(values.double().numpy())).float()
+    normal = F.normalize(interpolate(unwrapped.normals(), raster), dim=-1)
+    tangent = F.normalize(interpolate(frame[:, :3], raster), dim=-1)
+    hand = frame[unwrapped.faces[raster.face][:, 0], 3:]
+    across = hand * torch.linalg.cross(normal, tangent)
+    x, y, z = local[:, :1], local[:, 1:2], local[:, 2:]
+    return F.normalize(x * tangent + y * across + z * normal, dim=-1)
 
 
 def unpacked(texture: Floats) -> Floats:

@@ -33,6 +33,7 @@ def in_cache_order(unwrapped: Unwrapped) -> Unwrapped:
         faces=torch.from_numpy(place[faces]),
         uv=unwrapped.uv[kept],
         source_vertex=unwrapped.source_vertex[kept],
+        fan=None if unwrapped.fan is None else unwrapped.fan[kept],
     )
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from ...common.scene.images import psnr
 from ...common.scene.mesh import sample_surface
 from .bake import texel_owners
-from .clean import face_components
 from .unwrap import Unwrapped
 
 LEVELS = 6  # 0 is the texture itself, each further one is half as wide
@@ -40,8 +39,7 @@ class AtlasReport:
 
 def describe_atlas(unwrapped: Unwrapped, size: int) -> AtlasReport:
     """Measure an atlas for a texture of `size` texels; `mixed` is empty beyond LARGEST."""
-    faces = unwrapped.faces.numpy()
-    chart = face_components(faces, len(unwrapped.vertices))
+    chart = unwrapped.charts().numpy()
     signed = _uv_areas(unwrapped)
     return AtlasReport(
         charts=int(chart.max()) + 1,

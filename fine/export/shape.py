@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...common.scene.mesh import Mesh
+from ...common.scene.mesh import Mesh, adjacent_faces, face_normals
 from .clean import face_components
+from .creases import corner_fans
 
 SLIVER = 5.0  # degrees
+FOLD = 160.0  # degrees
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class ShapeReport:
     border_edges: int
     crowded_edges: int
     slivers: float
+    folds: int
 
 
 def describe_shape(mesh: Mesh) -> ShapeReport:
@@ -37,45 +42,32 @@ def describe_shape(mesh: Mesh) -> ShapeReport:
     parts = int(face_components(faces, vertices).max()) + 1
     border, crowded = int((count == 1).sum()), int((count > 2).sum())
     closed = border == 0
-    manifold = crowded == 0 and _fans(faces) == vertices
+    manifold = crowded == 0 and int(corner_fans(faces).max()) + 1 == vertices
     genus = None
     if closed and manifold:
         genus = (2 * parts - (vertices - len(edges) + len(faces))) // 2
-    return ShapeReport(closed, manifold, parts, genus, border, crowded, round(slivers(mesh), 4))
+    thin, folded = round(slivers(mesh), 4), folds(mesh)
+    return ShapeReport(closed, manifold, parts, genus, border, crowded, thin, folded)
 
 
 def slivers(mesh: Mesh) -> float:
     """The share of faces with an angle below SLIVER degrees."""
+    return float((least_angles(mesh) < SLIVER).mean())
+
+
+def folds(mesh: Mesh) -> int:
+    """How many edges have two faces that turn by more than FOLD degrees."""
+    normals = face_normals(mesh.vertices.double(), mesh.faces, eps=1e-300)
+    one, two = normals[adjacent_faces(mesh.faces)].unbind(1)
+    return int(((one * two).sum(dim=1) < math.cos(math.radians(FOLD))).sum())
+
+
+def least_angles(mesh: Mesh) -> NDArray[np.float64]:
+    """The least angle of each face in degrees, `[F]`."""
     corners = mesh.vertices.double().numpy()[mesh.faces.numpy()]
     least = np.full(len(corners), np.inf)
     for i in range(3):
         a, b = corners[:, i - 1] - corners[:, i], corners[:, i - 2] - corners[:, i]
         cross = np.linalg.norm(np.cross(a, b), axis=1)
         least = np.minimum(least, np.degrees(np.arctan2(cross, (a * b).sum(axis=1))))
-    return float((least < SLIVER).mean())
-
-
-def _fans(faces: np.ndarray) -> int:
-    """How many fans of faces around vertices there are, counted over all vertices.
-
-    Corners of one vertex are joined where their faces share an edge at it; on a manifold each
-    vertex has one fan.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    corner = np.arange(faces.size).reshape(-1, 3)
-    rows, columns = [], []
-    sides = np.concatenate([faces[:, [i, (i + 1) % 3]] for i in range(3)])
-    own = np.concatenate([corner[:, [i, (i + 1) % 3]] for i in range(3)])
-    turn = sides[:, 0] > sides[:, 1]
-    sides[turn], own[turn] = sides[turn][:, ::-1], own[turn][:, ::-1]
-    order = np.lexsort((sides[:, 1], sides[:, 0]))
-    sides, own = sides[order], own[order]
-    same = (sides[1:] == sides[:-1]).all(axis=1)
-    for end in (0, 1):
-        rows.append(own[1:][same, end])
-        columns.append(own[:-1][same, end])
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    graph = coo_array((np.ones(row.size, dtype=np.int8), (row, column)), shape=(faces.size,) * 2)
-    return int(connected_components(graph, directed=False)[0])
+    return least

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...common.scene.mesh import Mesh, vertex_normals
 from .charts import Charts, doubly_covered, flat_charts, separate
+from .clean import face_components
 
 LEAST_PADDING = 4  # texels between charts: room for bilinear lookups and the first mipmap
 PADDING_SHARE = 100  # one part of the texture's width in so many, so that four levels stay clean
@@ -41,7 +42,8 @@ class Unwrapped:
     vertices: float32 `[W, 3]`, world. faces: int64 `[F, 3]`, in the order of the source mesh.
     uv: float32 `[W, 2]` in [0, 1], V runs bottom-up. source_vertex: int64 `[W]`, the vertex of the
     source mesh each one is a copy of. method: who made it ("own": the mesh came with them).
-    reason: why it was not xatlas, or "".
+    reason: why it was not xatlas, or "". fan: int64 `[W]`, vertices that share a normal have the
+    same; None is the source vertex, so that the whole surface is smooth (see `creases`).
     """
 
     vertices: Tensor
@@ -50,6 +52,7 @@ class Unwrapped:
     source_vertex: Tensor
     method: Method
     reason: str = ""
+    fan: Tensor | None = None
 
     def welded(self) -> Mesh:
         """The mesh without seams: copies of a vertex are one again; vertices of no face vanish."""
@@ -62,14 +65,35 @@ class Unwrapped:
         """The vertex of `welded()` that each vertex is a copy of, int64 `[W]`."""
         return torch.unique(self.source_vertex, return_inverse=True)[1]
 
-    def normals(self) -> Tensor:
-        """Smooth unit normals `[W, 3]`, equal on both sides of a seam."""
-        mesh = self.welded()
-        normals = vertex_normals(mesh.vertices, mesh.faces)
+    def fans(self) -> Tensor:
+        """The fan of each vertex, int64 `[W]`, counted from 0; without hard edges the vertex of
+        `welded()`."""
+        if self.fan is None:
+            return self.welded_vertex()
+        return torch.unique(self.fan, return_inverse=True)[1]
+
+    def fan_normals(self) -> Tensor:
+        """The unit normal of each fan, `[N, 3]`."""
+        fans = self.fans()
+        places = self.vertices.new_zeros(int(fans.max()) + 1, 3)
+        places[fans] = self.vertices
+        normals = vertex_normals(places, fans[self.faces])
         # Where faces cancel each other out there is no normal; files want a unit vector even so.
         lost = normals.square().sum(dim=1, keepdim=True) < 0.25
-        normals = torch.where(lost, normals.new_tensor([0.0, 0.0, 1.0]), normals)
-        return normals[self.welded_vertex()]
+        return torch.where(lost, normals.new_tensor([0.0, 0.0, 1.0]), normals)
+
+    def normals(self) -> Tensor:
+        """Unit normals `[W, 3]`, equal on both sides of a seam, and not on those of a hard edge."""
+        return self.fan_normals()[self.fans()]
+
+    def charts(self) -> Tensor:
+        """The chart of each face, int64 `[F]`, counted from 0: faces that share a vertex of the
+        texture, whether or not an edge between them is hard."""
+        place = self.uv.contiguous().view(torch.int32).long()
+        key = torch.cat([self.source_vertex[:, None], place], dim=1)
+        point = torch.unique(key, dim=0, return_inverse=True)[1]
+        parts = face_components(point[self.faces].numpy(), len(point))
+        return torch.from_numpy(parts)
 
 
 def unwrap(mesh: Mesh, time_limit_s: float = 45.0, texture_size: int = 2048) -> Unwrapped:

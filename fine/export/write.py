@@ -66,7 +66,8 @@ def write_obj(
     name: any text; its `common.runs.slug` (ASCII, no spaces) names the files and the material.
     image: the texture as the bytes of an image file. texture: one that is already there, which is
     named in place of writing `image`. finish: more lines of the material. Positions stay welded
-    along seams (`v` and `vn` are the source mesh's, `vt` the atlas'), so that a modeller sees one
+    along seams and hard edges (`v` are the source mesh's, `vt` the atlas', `vn` those between hard
+    edges), so that a modeller sees one
     closed surface.
     """
     name = slug(name)
@@ -111,10 +112,9 @@ def _mtl_text(name: str, texture: str) -> str:
 def _obj_text(name: str, unwrapped: Unwrapped, pose: Pose) -> str:
     mesh = unwrapped.welded()
     weld = unwrapped.welded_vertex()
-    normals = mesh.vertices.new_empty(mesh.vertices.shape)
-    normals[weld] = unwrapped.normals()
-    corner = weld[unwrapped.faces]
-    triples = torch.stack([corner, unwrapped.faces, corner], dim=-1) + 1  # [F, 3, v/vt/vn]
+    normals = unwrapped.fan_normals()
+    corner, fan = weld[unwrapped.faces], unwrapped.fans()[unwrapped.faces]
+    triples = torch.stack([corner, unwrapped.faces, fan], dim=-1) + 1  # [F, 3, v/vt/vn]
     positions = pose.points(mesh.vertices)
     return "".join(
         [

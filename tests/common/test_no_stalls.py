@@ -103,7 +103,7 @@ def fine_step(config: RunConfig, device: torch.device) -> Callable[[int], tuple[
             surface = model.surface()
             views = render_surface(surface, model.texture, cameras, lights, size, background, True)
             loss = views.image.square().mean() + views.opacity.mean()
-            learner.descend(loss + regularizers(surface, model.sdf.value, part, index), index, 10)
+            learner.descend(loss + regularizers(surface, model, part, index), index, 10)
         return loss, learner
 
     return step
@@ -115,6 +115,26 @@ def play_kernels(playing: Playing, monkeypatch: pytest.MonkeyPatch) -> None:
     blending = importlib.import_module("maquette.common.rasterize.antialias")
     for module, name in (*places, (blending, "silhouettes_torch")):
         monkeypatch.setattr(module, name, playing.kernel(getattr(module, name)))
+
+
+def dual_step(config: RunConfig, device: torch.device) -> Callable[[int], tuple[Tensor, Learner]]:
+    """The same of a dual surface."""
+    fine = config.fine.model_copy(update={"isosurface": "flexicubes"})
+    return fine_step(config.model_copy(update={"fine": fine}), device)
+
+
+def test_a_dual_surface_waits_for_its_sizes_alone(
+    playing: Playing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_kernels(playing, monkeypatch)
+    step = dual_step(settings(), DEVICE)
+    for index in range(2):
+        playing.waits.clear()
+        playing.sizes.clear()
+        _, learner = step(index)
+        assert playing.waits == []
+        assert 0 < len(playing.sizes) < 12
+    learner.check()
 
 
 @pytest.mark.parametrize("make", [coarse_step, fine_step])

@@ -13,7 +13,7 @@ from maquette.common.scene.cameras import orbit
 from maquette.common.scene.images import psnr
 from maquette.common.scene.mesh import Mesh, vertex_normals
 from maquette.fine.export.clean import clean, decimate
-from maquette.fine.export.normals import bake_normals, flipped, tangents, unpacked
+from maquette.fine.export.normals import bake_normals, flipped, mapped_normals, tangents, unpacked
 from maquette.fine.export.readback import sample_texture
 from maquette.fine.export.source import Surface, distance_between
 from maquette.fine.export.unwrap import Unwrapped, unwrap
@@ -81,14 +81,7 @@ def test_a_coarse_mesh_is_lit_like_the_fine_one() -> None:
 
     def mapped(raster) -> torch.Tensor:
         values = sample_texture(texture, interpolate(unwrapped.uv, raster))
-        local = torch.from_numpy(unpacked(values.double().numpy())).float()
-        normal = F.normalize(interpolate(smooth, raster), dim=-1)
-        tangent = F.normalize(interpolate(frame[:, :3], raster), dim=-1)
-        hand = frame[unwrapped.faces[raster.face][:, 0], 3:]
-        across = hand * torch.linalg.cross(normal, tangent)
-        return F.normalize(
-            local[:, :1] * tangent + local[:, 1:2] * across + local[:, 2:] * normal, dim=-1
-        )
+        return mapped_normals(unwrapped, frame, values, raster)
 
     true = lit(fine.vertices, fine.faces, lambda r: F.normalize(interpolate(own, r), dim=-1))
     plain = lit(
