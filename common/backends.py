@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -112,9 +113,11 @@ def triton_obstacle(device: torch.device) -> str | None:
 
 def _interpreted() -> bool:
     """Whether Triton's kernels run in its interpreter, in this process."""
-    import triton  # pyright: ignore[reportMissingImports]
-
-    return bool(triton.knobs.runtime.interpret)
+    try:
+        from triton import knobs  # pyright: ignore[reportMissingImports]
+    except ImportError:  # before Triton 3.4
+        return os.environ.get("TRITON_INTERPRET") == "1"
+    return bool(knobs.runtime.interpret)
 
 
 @cache
