@@ -74,7 +74,7 @@ def expanded(text: str, what: str) -> Path:
         raise UserError(f"{what} {shown(text)}: there is no such home folder; check it") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{what} {shown(text)}: {reason}; check the path") from None
+        raise UserError(f"{what}: {shown(text)}: {reason}; check the path") from None
     if not text.strip():
         raise UserError(f"{what}: the path is empty; give a file or a folder")
     return place

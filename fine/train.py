@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from ..common.device import Number, shown
 from ..common.embedded.door import prior_digest
 from ..common.errors import UserError
 from ..common.files import write_whole
-from ..common.guidance.judges import Views
+from ..common.guidance.judges import Panel, Views
 from ..common.guidance.prepare import prepare_judges
 from ..common.runs.checkpoints import (
     DamagedCheckpointError,
@@ -35,7 +36,7 @@ from ..common.runs.coarse_result import (
 )
 from ..common.runs.failure import FailedError, OnFailure, Watch, failures, record, teller
 from ..common.runs.folder import Run
-from ..common.runs.loop import Hooks, Together, begin_on, looks, save, train
+from ..common.runs.loop import Hooks, Learner, Together, begin_on, looks, save, train
 from ..common.runs.origin import agree, finish, outputs_whole
 from ..common.runs.progress import say
 from ..common.runs.stage import FINE
@@ -89,6 +90,29 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> No
     watch = Watch("fine", config.steps, run.config.seed, teller(run, on_failure))
     subject = Pictured(model, config, background)
     fronts = FrontWatch(run, FINE, judges, watch, subject.judged)
+    step = _stepping(config, model, learner, judges, background, watch, fronts)
+    state = Together(learner, judges=judges)
+    with watching_growth(run, FINE).shows(subject, judges) as growth:
+        hooks = Hooks(growth, learner.check, learner.slow, on_failure)
+        every = config.checkpoint_every
+        train(run, "fine", run.fine, state, config.steps, every, step, hooks)
+    if ranks.now().first:
+        picture_end(run.fine, subject, 192)
+        save_strip(preview(model, config), run.fine / PREVIEW)
+        finish(run.fine, origin, PREVIEW)
+
+
+def _stepping(
+    config: FineConfig,
+    model: AnyModel,
+    learner: Learner,
+    judges: Panel,
+    background: Tensor,
+    watch: Watch,
+    fronts: FrontWatch,
+) -> Callable[[int], dict[str, Number]]:
+    """What takes a step of a model, and gives the numbers to show. watch, fronts: look on."""
+    device = background.device
 
     @functools.cache
     def finished() -> AnySurface:
@@ -119,15 +143,7 @@ def run_fine(run: Run, redo: bool = False, on_failure: OnFailure = "auto") -> No
             fronts.look(index)
         return {"loss": value, **judged.watch}
 
-    state = Together(learner, judges=judges)
-    with watching_growth(run, FINE).shows(subject, judges) as growth:
-        hooks = Hooks(growth, learner.check, learner.slow, on_failure)
-        every = config.checkpoint_every
-        train(run, "fine", run.fine, state, config.steps, every, step, hooks)
-    if ranks.now().first:
-        picture_end(run.fine, subject, 192)
-        save_strip(preview(model, config), run.fine / PREVIEW)
-        finish(run.fine, origin, PREVIEW)
+    return step
 
 
 def look_at(

@@ -384,9 +384,11 @@ def test_batch_over_ray_resumes_and_has_the_bits_of_single_runs(
     assert (first / "export" / "report.json").stat().st_mtime_ns == stamp
     data = json.loads((tmp_path / "runs" / "prompts" / "batch.json").read_text())
     assert [row["state"] for row in data["jobs"]] == ["finished", "finished"]
-    starts = [e["step"] for e in read_events(second) if e["event"] == "stage started"]
-    assert starts[0] == 0
-    assert starts[1] > 0  # it went on where it was cut off
+    begun = [e for e in read_events(second) if e["event"] == "stage started"]
+    starts = [(e["stage"], e["step"]) for e in begun]
+    assert starts[0] == ("coarse", 0)
+    assert len(starts) > 1
+    assert ("coarse", 0) not in starts[1:]  # it went on where it was cut off
     alone = child(tmp_path, "run", "a blue mushroom", *words)
     assert alone.wait(900) == 0
     for name in ("coarse/step-000012.safetensors", "fine/step-000006.safetensors"):

@@ -18,7 +18,7 @@ CUTS = int(os.environ.get("MAQUETTE_CUTS", "8"))  # `benchmarks/export_cut.py` m
 # One process loads everything, and forks a child for each export, which an alarm kills: the
 # signal's own action, so that nothing is cleaned up. Children work on one thread.
 CODE = """
-import os, random, signal, sys, time, traceback
+import json, os, random, signal, sys, time, traceback
 from pathlib import Path
 import numba
 numba.set_num_threads(1)
@@ -48,30 +48,39 @@ def contents():
     files = [p for p in (folder / "export").iterdir() if p.name != "report.json"]  # holds seconds
     return {p.name: p.read_bytes() for p in files}
 
-whole = []
-for options in WAYS:
-    started = time.monotonic()
-    assert child(options, None) == 0
-    took = time.monotonic() - started
-    whole.append(contents())
-assert whole[0] != whole[1]
-random.seed(0)
-killed = 0
-for index in range(cuts):
-    way = index % 2
-    # The last third of the time is where files are swapped: half of the cuts fall there.
-    low = 0.6 if index % 4 < 2 else 0.0
-    status = child(WAYS[way], took * random.uniform(low, 1.05))
-    assert status in (0, signal.SIGALRM), status
-    killed += status == signal.SIGALRM
-    found = contents()
-    assert found in whole, (index, sorted(found))
-    if index % 4 == 3:  # what was asked for last is what resuming ends with
-        assert child(None, None) == 0
-        assert contents() == whole[way], index
-        left = [p.name for p in folder.iterdir() if p.name.startswith(".") and p.name != ".lock"]
-        assert left == [], left
-print("KILLED", killed, flush=True)
+def main():
+    whole = []
+    for options in WAYS:
+        started = time.monotonic()
+        assert child(options, None) == 0
+        took = time.monotonic() - started
+        whole.append(contents())
+    assert whole[0] != whole[1]
+    random.seed(0)
+    killed = 0
+    for index in range(cuts):
+        way = index % 2
+        # The last third of the time is where files are swapped: half of the cuts fall there.
+        low = 0.6 if index % 4 < 2 else 0.0
+        status = child(WAYS[way], took * random.uniform(low, 1.05))
+        assert status in (0, signal.SIGALRM), status
+        killed += status == signal.SIGALRM
+        found = contents()
+        assert found in whole, (index, sorted(found))
+        if index % 4 == 3:  # what the run has on record is what resuming ends with
+            asked = json.loads((folder / deliver.OPTIONS).read_text())
+            recorded = [o["faces"] for o in WAYS].index(asked["faces"])
+            assert child(None, None) == 0
+            assert contents() == whole[recorded], (index, recorded, way)
+            hidden = {p.name for p in folder.iterdir() if p.name.startswith(".")}
+            assert hidden <= {".lock"}, hidden
+    print("KILLED", killed, flush=True)
+
+try:
+    main()
+except BaseException:
+    traceback.print_exc()
+    os._exit(1)  # numba's threads are not waited for at a plain exit: forks have none of them
 os._exit(0)
 """
 

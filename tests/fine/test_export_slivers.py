@@ -10,7 +10,7 @@ import trimesh
 from maquette.common.scene.mesh import Mesh
 from maquette.fine.export.clean import cleaned, decimate, is_closed
 from maquette.fine.export.shape import describe_shape, folds, least_angles, slivers
-from maquette.fine.export.slivers import without_slivers
+from maquette.fine.export.slivers import GOAL, without_slivers
 from maquette.fine.export.source import distance_between
 from maquette.fine.isosurface import grid_surface
 from maquette.fine.tetgrid import TetGrid
@@ -72,7 +72,7 @@ def test_a_needle_and_a_cap_by_hand(cap: bool) -> None:
     assert is_closed(shape.faces.numpy())
     assert least_angles(shape).min() < 0.1
     after = without_slivers(shape, BOUND)
-    assert least_angles(after).min() > 20.0
+    assert least_angles(after).min() > 2.0 * GOAL
     assert describe_shape(after).genus == 0
     assert trimesh.Trimesh(after.vertices, after.faces, process=False).volume == pytest.approx(
         1 / 3, abs=1e-3
