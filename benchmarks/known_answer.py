@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--tilt", help="with --mesh: degrees the elevation is told wrong, or auto")
     options = parser.parse_args()
     if options.image and options.mesh:
-        pictured(pictured_captions()[: options.limit], options)
+        pictured(pictured_captions(), options)
         return
     if options.image:
         continue_pictures(options)

@@ -62,10 +62,11 @@ class Made:
 
 def pictured(captions: list[str], options: argparse.Namespace) -> None:
     """Make, score and tabulate all of them; of the whole, a picture in docs/images/."""
-    made = [_kept(number, caption, options) for number, caption in enumerate(captions)]
-    body = report(made, options)
+    first, step = map(int, options.part.split("/"))
+    shown = list(enumerate(captions))[first : options.limit : step]
+    body = report([_kept(number, caption, options) for number, caption in shown], options)
     print(body)
-    if options.limit < len(captions) or options.settings:
+    if len(shown) < len(captions) or options.settings:
         return
     name = f"{options.prior}{'' if options.tilt is None else f'-{options.tilt}'}"
     write_section(f"known_answer.py --image --mesh, {name}", body)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -36,7 +36,7 @@ KEPT = 32  # views that are kept
 
 
 @dataclass(frozen=True)
-class Shown:
+class Turned:
     """What a picture shows: a toy's caption, and by how much the toy is turned in the world.
 
     turn: what to add to a camera's azimuth for where it stands around the toy, radians.
@@ -58,7 +58,7 @@ class ExactPrior(Prior):
         instances: int = 1,
         device: torch.device | str = "cpu",
         first: int = 0,
-        shown: Shown | None = None,
+        shown: Turned | None = None,
     ) -> None:
         """instances: how many of a caption it knows, from number `first` on.
 
@@ -123,7 +123,7 @@ class ExactPrior(Prior):
             index = torch.tensor(list(missing.values()))
             here, sky = cameras[index].to(self.device), None
             turn = 0.0 if self.shown is None else self.shown.turn
-            here = replace(here, azimuth=here.azimuth + turn) if turn else here
+            here = here.turned(turn)
             toys = self._toys(prompt)
             if skies is not None:
                 sky = skies[index].turned(turn).to(self.device)

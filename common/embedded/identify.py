@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..errors import UserError
 from ..scene.cameras import Cameras
 from ..scene.images import psnr
-from ..toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
+from ..toybox.grammar import CATEGORIES, COLORS, Caption, paints
 from ..toybox.objects import ToyObject
 from ..toybox.studio import WHITE, albedo_views, photograph
 from .training.data import make_toy
@@ -132,15 +132,7 @@ def _any_toy(look: _Look, heights: Sequence[float], instance: int) -> Match:
     best = max(found, key=lambda match: match.psnr)
     # Colours may be another once there is a pattern: all pairs, from this one direction.
     there = [(best.azimuth, best.elevation)]
-    return _best(look, _variants(best.caption), there, instance)
-
-
-def _variants(caption: Caption) -> Iterable[Caption]:
-    """The same category in every colour with every pattern and every second colour."""
-    for first in COLORS:
-        for second in (None, *(color for color in COLORS if color != first)):
-            for pattern in (None, *PATTERNS):
-                yield replace(caption, color=first, second=second, pattern=pattern)
+    return _best(look, paints(best.caption), there, instance)
 
 
 def _best(

@@ -150,9 +150,7 @@ def _check_search(part: AnyStageConfig, stage: Stage) -> None:
         raise UserError("--elevation auto asks the coarse stage's prior, which has no weight here")
     if part.prior.name == EXACT:
         return
-    location = find(for_space(part.prior, stage.space))
-    kind = family_of(location.index, location.source)
-    if kind in ("zero123", "mvdream") or not _reads_camera(_unet_config(location)):
+    if not describes(find(for_space(part.prior, stage.space)), part.prior):
         raise UserError(
             f"--elevation auto: {part.prior.name} can't tell how high a picture's camera was; give "
             "degrees (0 is level with the object, 90 straight above)"
@@ -202,7 +200,9 @@ def _check_real(
         _check_zero123(prior, stage, prompt, location.source, pictured)
     if family == "mvdream" and not prior.tell_camera:
         raise UserError(f"{stage.name}.prior.tell_camera: {location.source} must know the cameras")
-    told = pictured and prior.tell_image and takes_picture(location)
+    told = pictured and (
+        describes(location, prior) or (prior.tell_image and takes_picture(location))
+    )
     if not prompt.strip() and not told:
         raise UserError(
             f"{location.source} takes no picture, so it needs a prompt: add one (the picture's own "
@@ -264,10 +264,16 @@ def takes_picture(location: Location) -> bool:
     return reads_reference(_unet_config(location))
 
 
-def _reads_camera(config: Mapping[str, Any]) -> bool:
+def describes(location: Location, prior: PriorConfig) -> bool:
+    """Whether a model is asked what a picture shows and from where, before it judges views.
+
+    One that was trained on the toybox knows few enough words, and where the front is.
+    """
+    if not (knows_toybox(location) and prior.tell_camera and prior.tell_image):
+        return False
     from ..priors.camera_features import reads_camera
 
-    return reads_camera(config)
+    return reads_camera(_unet_config(location))
 
 
 def _unet_config(location: Location) -> Mapping[str, Any]:

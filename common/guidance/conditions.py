@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..light.skies import Skies
 from ..priors.base import Condition, Reference
+from ..priors.camera_features import turned
 from ..scene.cameras import Cameras
 from .prompts import ViewPrompts
 
@@ -31,7 +32,7 @@ class Rows:
     show, if there is such a thing. repelled: n conditions that the views are pushed away from
     across the direction of what is wanted (Perp-Neg), with their weights `[n, B]`. viewless: what
     is wanted without the words for the view, if those are guided on their own, with view_scale (see
-    `Ask.direction`).
+    `Ask.direction`). turn: by how much the prior's world is turned about Z from the run's, radians.
     """
 
     wanted: Condition
@@ -41,6 +42,7 @@ class Rows:
     weights: Tensor | None = None
     viewless: Condition | None = None
     view_scale: float = 0.0
+    turn: float = 0.0
 
     def __post_init__(self) -> None:
         if bool(self.repelled) != (self.weights is not None):
@@ -48,10 +50,13 @@ class Rows:
 
     def on(self, surface: Tensor) -> Rows:
         """The same conditions, all told the surface of the views, `[B, 7, h, w]`."""
+        if self.turn:
+            surface = turned(surface, surface.new_full((len(surface),), self.turn))
         return self._told(partial(replace, surface=surface))
 
     def under(self, skies: Skies) -> Rows:
         """The same conditions, all told what lights the views."""
+        skies = skies.turned(self.turn) if self.turn else skies
         return self._told(partial(replace, skies=skies))
 
     def _told(self, told: Callable[[Condition], Condition]) -> Rows:
@@ -63,6 +68,7 @@ class Rows:
             self.weights,
             None if self.viewless is None else told(self.viewless),
             self.view_scale,
+            self.turn,
         )
 
     def __getitem__(self, name: RowName) -> Condition:
@@ -91,15 +97,17 @@ class TextConditioner:
     """A prompt whose text may name the view, for a prior that may be told the camera.
 
     tell_camera: whether the prior is told it. perp_neg: push each view away from the others' texts.
+    turn: what to add to an azimuth of the run for where it lies around the object, radians.
     """
 
     prompts: ViewPrompts
     tell_camera: bool = True
     perp_neg: bool = False
+    turn: float = 0.0
 
     def rows(self, cameras: Cameras) -> Rows:
         """The view's own text, the empty and the negative prompt, and Perp-Neg's negatives."""
-        prompts = self.prompts
+        prompts, cameras = self.prompts, cameras.turned(self.turn)
         told = cameras if self.tell_camera else None
         negative = prompts.negative_rows(cameras)
         repelled, weights = prompts.perp_neg_rows(cameras) if self.perp_neg else ((), None)
@@ -113,6 +121,7 @@ class TextConditioner:
             if prompts.plain is None
             else Condition(prompts.plain_rows(cameras), told),
             view_scale=prompts.config.view_guidance,
+            turn=self.turn,
         )
 
 
@@ -121,14 +130,17 @@ class ImageConditioner:
     """A picture of the object and where each view lies from it, and a prompt if there is one.
 
     x, token: what the prior makes of the picture, `[1, C, h, w]` and `[1, D]`, see `Reference`.
-    camera: where it was taken from, one. Nobody knows where the front of what it shows is, so the
-    views' cameras are told relative to its own alone. What stands for nothing is told neither.
+    camera: where it was taken from, one. turn: what to add to an azimuth of the run for where it
+    lies around the object, radians; None where nobody knows where the front of what it shows is, so
+    that the views' cameras are told relative to its own alone. What stands for nothing isn't told
+    the picture.
     """
 
     prompts: ViewPrompts
     x: Tensor
     camera: Cameras
     token: Tensor | None = None
+    turn: float | None = None
 
     def rows(self, cameras: Cameras) -> Rows:
         """The picture with the view's text, the empty one without it, the negative prompt."""
@@ -138,8 +150,10 @@ class ImageConditioner:
         token = None if self.token is None else self.token.expand(count, -1)
         shown = Reference(self.x.expand(count, -1, -1, -1), camera, cameras, token)
         negative = prompts.negative_rows(cameras)
+        told = None if self.turn is None else cameras.turned(self.turn)
         return Rows(
-            wanted=Condition(prompts.rows(cameras), None, shown),
-            empty=Condition(prompts.unconditional_rows(cameras)),
-            negative=None if negative is None else Condition(negative, None, shown),
+            wanted=Condition(prompts.rows(cameras), told, shown),
+            empty=Condition(prompts.unconditional_rows(cameras), told),
+            negative=None if negative is None else Condition(negative, told, shown),
+            turn=self.turn or 0.0,
         )

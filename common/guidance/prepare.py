@@ -18,29 +18,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import ranks
-from ..config.models import CoarseConfig
 from ..config.priors import PriorConfig, parse_lora
 from ..device import prior_device
-from ..embedded.door import keeping, load, load_or_kept
+from ..embedded.door import find, keeping, load, load_or_kept
 from ..embedded.names import EMBEDDED, EXACT, TOYBOX, for_space, model_folder
 from ..errors import UserError
 from ..files import write_whole
 from ..losses import VSD
 from ..options import values_of
-from ..priors.base import Prior
+from ..priors.base import Prior, TextEmbedding
 from ..priors.loading import choose_dtype, dtype_note
 from ..priors.memory import release
 from ..priors.pretrained import PretrainedPrior
 from ..runs.folder import Run
-from ..runs.picture import elevation_of, read_kept, write_elevation
+from ..runs.picture import Shown, elevation_of, read_kept, shown_by, write_elevation, write_shown
 from ..runs.progress import say
 from ..runs.stage import AnyStageConfig, Stage
 from ..toybox.grammar import parse
+from ..toybox.studio import BACKDROP
 from .away import Away
-from .choose import check_fits, check_view_words, judges_of, told_the_picture
+from .choose import check_fits, check_view_words, describes, judges_of, told_the_picture
 from .conditions import Conditioner, ImageConditioner, TextConditioner
 from .critic import LoraCritic
-from .elevation import search_elevation
+from .describe import LEAST_PSNR, describe
 from .judges import Judge, Panel
 from .prompts import ViewPrompts
 from .prompts_cache import KnownTexts, read_texts, stamp, text_path, write_texts
@@ -174,22 +174,20 @@ def _prior_judge(
     """
     pictured = run.config.image is not None
     if config.prior.name == EXACT:
-        prior: Prior = _exact(run, stage, device, config, prompt)
+        turn, prior = None, _exact(run, stage, device, config, prompt)
         prompts = ViewPrompts.encode(prior, prompt, config.text, told=True, pictured=pictured)
         told = True
     else:
-        prior, prompts = _pretrained(run, stage, config, device, prompt, pin)
+        prior, prompts, turn = _pretrained(run, stage, config, device, prompt, pin)
         told = _told(config, prior.takes_camera)
         _advise(run, stage, config, told or _shows(prior, config, pictured))
-        if pictured and elevation_of(run) is None:
-            write_elevation(run, _searched(run, stage, prior, prompts))
     check_view_words(config.text, told, stage)
     loss = config.distillation
-    conditioner: Conditioner = TextConditioner(prompts, told, config.text.perp_neg)
+    conditioner: Conditioner = TextConditioner(prompts, told, config.text.perp_neg, turn or 0.0)
     if isinstance(prior, PretrainedPrior) and _shows(prior, config, pictured):
         shown = portrait(run).to(prior.device)
         x, token = prior.encode_reference(shown.white)
-        conditioner = ImageConditioner(prompts, x, shown.camera, token)
+        conditioner = ImageConditioner(prompts, x, shown.camera, token, turn)
     critic = _critic(prior, loss) if isinstance(loss, VSD) else None
     return ScoreDistillation(prior, conditioner, loss, config.steps, critic)
 
@@ -203,7 +201,7 @@ def _exact(
     run: Run, stage: Stage, device: torch.device, config: AnyStageConfig, prompt: str
 ) -> ExactPrior:
     """The exact prior of a stage; with a picture, of the toy that the picture shows."""
-    from ..embedded.exact import ExactPrior, Shown
+    from ..embedded.exact import ExactPrior, Turned
     from ..embedded.identify import identify
 
     options, shown = config.prior, None
@@ -218,34 +216,50 @@ def _exact(
         )
         if known is None:
             write_elevation(run, math.degrees(match.elevation))
-        run.event(
-            "toy found",
-            stage=stage.name,
-            caption=match.caption.text,
-            azimuth=round(math.degrees(match.azimuth), 2),
-            psnr=round(match.psnr, 2),
-        )
+        found = Shown(prompt, match.caption.text, match.azimuth, match.psnr)
+        _tell_of_toy(run, stage, found)
         turn = match.azimuth - float(picture.camera.azimuth)
-        shown = Shown(match.caption.text, turn)
+        shown = Turned(match.caption.text, turn)
     return ExactPrior(stage.space, options.instances, device, options.instance, shown)
 
 
-def _searched(run: Run, stage: Stage, prior: Prior, prompts: ViewPrompts) -> float:
-    """How high the picture's camera stood, degrees, as a prior has it that is told cameras."""
-    config = stage.config(run.config)
-    shown = portrait(run)
-    color = (0.5, 0.5, 0.5)
-    if isinstance(config, CoarseConfig) and config.background.kind == "solid":
-        color = config.background.color
-    found = search_elevation(
+def _described(
+    run: Run, stage: Stage, config: AnyStageConfig, prior: PretrainedPrior, prompt: str
+) -> Shown:
+    """What the run's picture shows, as a prior of the toybox has it, found out once a run."""
+    picture, known = portrait(run).to(prior.device), elevation_of(run)
+    say(f"{stage.name}: asking the prior what the picture shows")
+    found = describe(
         prior,
-        shown.before(torch.tensor(color)),
-        prompts.views.select([0]),
-        shown.camera,
+        picture.rgba,
+        picture.camera,
+        None if known is None else math.radians(known),
+        torch.tensor(BACKDROP),
+        parse(prompt) if prompt else None,
         run.config.seed,
     )
-    say(f"the picture's camera stood {found:.0f} degrees above the horizon, by the prior's guess")
-    return found
+    if known is None:
+        write_elevation(run, math.degrees(found.elevation))
+    shown = Shown(prompt, found.caption.text, found.azimuth, found.psnr)
+    write_shown(run, shown)
+    _tell_of_toy(run, stage, shown)
+    if found.psnr < LEAST_PSNR:
+        run.warn(
+            f"the prior knows nothing like the picture (the nearest, {shown.caption}, comes to "
+            f"{found.psnr:.0f} dB): it will pull towards {shown.caption}; say what the picture "
+            "shows, or choose a prior of the wide world, such as --prior zero123"
+        )
+    return shown
+
+
+def _tell_of_toy(run: Run, stage: Stage, shown: Shown) -> None:
+    run.event(
+        "toy found",
+        stage=stage.name,
+        caption=shown.caption,
+        azimuth=round(math.degrees(math.remainder(shown.azimuth, 2.0 * math.pi)), 2),
+        psnr=round(shown.psnr, 2),
+    )
 
 
 def _pretrained(
@@ -255,17 +269,22 @@ def _pretrained(
     device: torch.device,
     prompt: str,
     file: str,
-) -> tuple[PretrainedPrior, ViewPrompts]:
-    """A real model and its texts; with the texts kept from before, without its text encoders."""
+) -> tuple[PretrainedPrior, ViewPrompts, float | None]:
+    """A real model, its texts, and by how much its world is turned from the run's, if it says.
+
+    With the texts kept from before it is loaded without its text encoders.
+    """
     folder, began = stage.folder(run), time.monotonic()
     text = config.text
     pictured = run.config.image is not None
     options, pin = for_space(config.prior, stage.space), read_pin(folder, file)
+    asks = pictured and describes(find(options), config.prior)
+    shown = shown_by(run, prompt) if asks else None
     known = None
-    if pin is not None:
+    if pin is not None and (shown or not asks):
         options = options.model_copy(update={"name": pin["source"], "revision": pin["revision"]})
         shows = pictured and pin.get("takes_reference", False) and config.prior.tell_image
-        texts = _texts(prompt, config, pin["takes_camera"], shows)
+        texts = _texts(shown.caption if shown else prompt, config, pin["takes_camera"], shows)
         known = read_texts(text_path(folder, _identity(options, pin, device), texts), texts)
     parts_in_encoders = bool(options.loras or options.textual_inversions)
     # VSD trains within the prior's own network, which no other run may then go on with.
@@ -282,20 +301,42 @@ def _pretrained(
         run.warn(note)
     seconds = round(time.monotonic() - began, 2)
     run.event("prior loaded", stage=stage.name, **pin, dtype=str(prior.dtype), seconds=seconds)
-    shows = _shows(prior, config, pictured)
-    texts = _texts(prompt, config, prior.takes_camera, shows)
+    if asks and shown is None:
+        shown = _described(run, stage, config, prior, prompt)
+    prompt = shown.caption if shown else prompt
+    known = _embedded(run, stage, config, prior, prompt, known, pin)
+    told = _shows(prior, config, pictured) or _told(config, prior.takes_camera)
+    prompts = ViewPrompts.encode(KnownTexts(known), prompt, text, told, pictured)
+    if shown is None:
+        return prior, prompts, None
+    return prior, prompts, shown.azimuth - float(portrait(run).camera.azimuth)
+
+
+def _embedded(
+    run: Run,
+    stage: Stage,
+    config: AnyStageConfig,
+    prior: PretrainedPrior,
+    prompt: str,
+    known: TextEmbedding | None,
+    pin: dict[str, Any],
+) -> TextEmbedding:
+    """The texts of a stage on the prior's device, kept for a resumed run; known: from before."""
+    own = isinstance(config.distillation, VSD)
     if known is None:
+        shows = _shows(prior, config, run.config.image is not None)
+        texts = _texts(prompt, config, prior.takes_camera, shows)
         known = prior.encode_text(texts)
-        write_texts(text_path(folder, _identity(options, pin, device), texts), known)
+        options = for_space(config.prior, stage.space)
+        identity = _identity(options, pin, prior.device)
+        write_texts(text_path(stage.folder(run), identity, texts), known)
         _tell_of_cuts(run, prior.truncation_notes)
     for note in prior.notes:
         run.warn(note)
     prior.tell = run.warn
     if own or not keeping():
         prior.free_text_encoder()
-    known = replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})
-    told = shows or _told(config, prior.takes_camera)
-    return prior, ViewPrompts.encode(KnownTexts(known), prompt, text, told, shows)
+    return replace(known, tensors={k: v.to(prior.device) for k, v in known.tensors.items()})
 
 
 def _texts(prompt: str, config: AnyStageConfig, takes_camera: bool, shows: bool) -> list[str]:

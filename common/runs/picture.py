@@ -5,6 +5,7 @@ overview.png  picture, mask and frame side by side, for people
 depth.png, normal.png  the maps in the same frame, where the user gave them; 16 and 8 bits
 image.json    where it comes from and how it was laid into the frame; written last
 pose.json     how high its camera stood, where that was searched
+shown.json    what a prior of the toybox says it shows, and where its camera stands around that
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ..picture.framing import Place, disappointments, framed, laid, overview, pl
 from ..picture.reading import Picture, digest_of, file_bytes, read_picture
 from .folder import Run
 
-FOLDER, TOLD, POSE = "image", "image.json", "pose.json"
+FOLDER, TOLD, POSE, SHOWN = "image", "image.json", "pose.json", "shown.json"
 DEPTHS = 65535.0
 
 
@@ -39,6 +40,20 @@ class Prepared:
     files: dict[str, bytes]
     told: dict[str, Any]
     warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a prior says of a picture that it was given with a prompt, which may be empty.
+
+    azimuth: where the picture's camera stands around the object, radians. psnr: how near the prior
+    comes to the picture, dB.
+    """
+
+    prompt: str
+    caption: str
+    azimuth: float
+    psnr: float
 
 
 @dataclass(frozen=True)
@@ -144,6 +159,23 @@ def write_elevation(run: Run, elevation: float) -> None:
     found = round(elevation, 2)
     write_whole(run.folder / FOLDER / POSE, json.dumps({"elevation": found}) + "\n")
     run.event("elevation found", elevation=found)
+
+
+def shown_by(run: Run, prompt: str) -> Shown | None:
+    """What was found out before about the run's picture beside this prompt, if it was."""
+    path = run.folder / FOLDER / SHOWN
+    try:
+        shown = Shown(**json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{path} is damaged; delete it, it is made again") from None
+    return shown if shown.prompt == prompt else None
+
+
+def write_shown(run: Run, shown: Shown) -> None:
+    """Keep what a prior says of the picture."""
+    write_whole(run.folder / FOLDER / SHOWN, json.dumps(asdict(shown), indent=2) + "\n")
 
 
 def read_kept(run: Run) -> Kept:

@@ -70,6 +70,15 @@ class Cameras:
             return self
         return self._at_home or self.to("cpu")
 
+    def turned(self, angle: float) -> Cameras:
+        """The same cameras carried around the Z axis by an angle, radians."""
+        if angle == 0.0:
+            return self
+        home = None if self._at_home is None else self._at_home.turned(angle)
+        return Cameras(
+            self.azimuth + angle, self.elevation, self.distance, self.fovy, _at_home=home
+        )
+
     @property
     def position(self) -> Tensor:
         """World positions `[B, 3]`."""

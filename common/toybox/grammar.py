@@ -105,6 +105,16 @@ def captions() -> list[Caption]:
     return [Caption(category, color) for category in CATEGORIES for color in COLORS]
 
 
+def paints(caption: Caption) -> list[Caption]:
+    """The same category in every colour, with every second colour and every pattern, or none."""
+    return [
+        Caption(caption.category, first, second, pattern)
+        for first in COLORS
+        for second in (None, *(color for color in COLORS if color != first))
+        for pattern in (None, *PATTERNS)
+    ]
+
+
 def parse(prompt: str) -> Caption:
     """Read a caption; upper case, extra spaces, closing marks and a view phrase don't matter.
 

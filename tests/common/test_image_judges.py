@@ -16,15 +16,11 @@ from maquette.common.config.reading import build_config, shipped_configs
 from maquette.common.errors import UserError
 from maquette.common.guidance.ask import Ask
 from maquette.common.guidance.conditions import ImageConditioner, TextConditioner
-from maquette.common.guidance.elevation import lowest, search_elevation
 from maquette.common.guidance.prepare import prepare_judges
 from maquette.common.guidance.score import ScoreDistillation
-from maquette.common.priors.base import Condition, Prior, TextEmbedding
-from maquette.common.priors.noise import cosine_schedule
 from maquette.common.runs.folder import Run
-from maquette.common.runs.picture import elevation_of
 from maquette.common.runs.stage import COARSE
-from maquette.common.scene.cameras import Cameras, orbit
+from maquette.common.scene.cameras import orbit
 from maquette.common.scene.views import sample_views
 from tests.reference.tiny_models import build, build_mvdream, build_zero123
 
@@ -111,15 +107,12 @@ def test_a_network_that_takes_a_picture_is_told_it(
         tmp_path / "run",
         small_settings[1::2],
         coarse__prior=models["pictured"],
-        image__elevation="auto",
+        image__elevation=13,
     )
     judge = prepare_judges(run, COARSE, torch.device("cpu")).judges["prior"][0]
     assert isinstance(judge, ScoreDistillation)
     assert isinstance(judge.conditioner, ImageConditioner)
     assert set(judge.conditioner.prompts.views.prompts) == {prompt}
-    height = elevation_of(run)
-    assert height is not None  # found by asking the prior, and kept
-    assert -20.0 <= height <= 60.0
     cameras = orbit(3)
     rows = judge.conditioner.rows(cameras)
     assert rows.wanted.cameras is None
@@ -127,7 +120,7 @@ def test_a_network_that_takes_a_picture_is_told_it(
     assert reference is not None
     assert torch.equal(reference.views.azimuth, cameras.azimuth)
     assert not reference.cameras.azimuth.any()
-    assert math.degrees(float(reference.cameras.elevation[0])) == pytest.approx(height, abs=0.01)
+    assert math.degrees(float(reference.cameras.elevation[0])) == pytest.approx(13.0, abs=0.01)
     assert (rows.empty.cameras, rows.empty.reference) == (None, None)
     # Before white, as in its training: the corners are white, the middle is the box's red.
     side = reference.x.shape[-1]
@@ -175,6 +168,15 @@ def test_four_views_are_drawn_for_mvdream(
         ({"coarse__prior": "{zero123}", "picture": None, "prompt": "a red chair"}, "--image"),
         ({"coarse__prior": "{sd}", "prompt": ""}, "takes no picture"),
         ({"coarse__prior": "{mvdream}", "prompt": ""}, "takes no picture"),
+        ({"coarse__prior": "{pictured}", "image__elevation": "auto", "prompt": ""}, "can't tell"),
+        (
+            {"prompt": "", "coarse__prior": "toybox", "coarse__prior__tell_camera": False},
+            "takes no picture",
+        ),
+        (
+            {"prompt": "", "coarse__prior": "toybox", "coarse__prior__tell_image": False},
+            "takes no picture",
+        ),
         (
             {"coarse__prior": "{sd}", "coarse__judges__image_prior": 1, "picture": None,
              "prompt": "a red chair"},
@@ -211,43 +213,3 @@ def test_the_configurations_for_pictures_are_whole() -> None:
     stable = build_config("a red chair", "stable-zero123").coarse
     assert (stable.prior.pose, stable.distillation.guidance_scale) == ("stable", 3.0)
     assert build_config("a red chair", "magic123").coarse.judges.image_prior == 40.0
-
-
-class KnowsHeights(Prior):
-    """Finds the noise the worse, the further from the truth the camera lies that it is told."""
-
-    space, resolution, takes_camera, schedule = "pixel", 4, True, cosine_schedule(50)
-
-    def __init__(self, azimuth: float, elevation: float) -> None:
-        self.truth = (azimuth, elevation)
-
-    def encode_text(self, prompts) -> TextEmbedding:
-        return TextEmbedding(tuple(prompts), {})
-
-    def encode_image(self, image: torch.Tensor) -> torch.Tensor:
-        return image.permute(0, 3, 1, 2)
-
-    def predict_noise(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition):
-        cameras = condition.cameras
-        assert cameras is not None
-        alpha, sigma = self.schedule.at(t)
-        noise = (x_t - alpha * 0.25) / sigma  # the picture is of 0.25 all over
-        turn = torch.remainder(cameras.azimuth - self.truth[0] + torch.pi, 2 * torch.pi) - torch.pi
-        off = turn.abs() + (cameras.elevation - self.truth[1]).abs()
-        return noise + off[:, None, None, None]
-
-
-@pytest.mark.parametrize("degrees", [-7.0, 13.0, 38.0])
-def test_the_elevation_is_where_the_noise_is_found_best(degrees: float) -> None:
-    prior = KnowsHeights(1.9635, float(torch.deg2rad(torch.tensor(degrees))))
-    image = torch.full((4, 4, 3), 0.25)
-    camera = Cameras(*(torch.tensor([v]) for v in (0.0, 0.0, 3.0, 0.7)))
-    found = search_elevation(prior, image, prior.encode_text([""]), camera)
-    assert abs(found - degrees) < 3.0
-
-
-def test_the_vertex_of_a_parabola() -> None:
-    places = (-20, -10, 0, 10, 20)
-    assert lowest(places, [(p - 4.0) ** 2 for p in places]) == pytest.approx(4.0)
-    assert lowest(places, [float(p) for p in places]) == -20.0
-    assert lowest(places, [-float(p) for p in places]) == 20.0
