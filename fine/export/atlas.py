@@ -22,8 +22,7 @@ NO_CHART = 2**32 - 1
 TRIES = 6  # at packing few charts, each time turned otherwise
 FEW = 100  # charts; more of them fill a texture as well as any turn would
 ENOUGH = 0.6  # of the texture covered: no more is tried
-FINEST = 1024  # texels a side up to which few charts are tried at every place ...
-COARSER = 4  # ... and of a larger texture at every place of so much coarser a one
+PLACES = 512  # texels a side of the coarser texture on which few charts are tried everywhere
 MORE = 2  # texels of that, by which its charts lie farther apart
 
 
@@ -41,8 +40,9 @@ def packed(
     quarters: how well few large ones fit is a matter of luck, so several ways are tried.
     """
     best, most, few = None, -1.0, int(chart_of.max()) < FEW
-    if few and resolution > FINEST:
-        resolution, padding = resolution // COARSER, -(-padding // COARSER) + MORE
+    if few and resolution > PLACES:
+        padding = -(-padding * PLACES // resolution) + MORE
+        resolution = PLACES
     for turn in range(TRIES if few else 1):
         place = turned(flat, chart_of, turn) if turn else flat
         uv = _packed(place, faces, chart_of, resolution, padding, everywhere=few)

@@ -185,11 +185,12 @@ def export(
     model, dropped = _prepared(mesh, albedo_fn, finish, given, kept, clock, notes)
     with clock.step("levels"):
         coarser = levels_of_detail(model.unwrapped, given.lods, notes)
-        levels = [model.unwrapped, *(_with_hard_edges(level, given) for level in coarser)]
+        ordered = (in_cache_order(_with_hard_edges(level, given)) for level in coarser)
+        levels = [model.unwrapped, *ordered]
     with clock.step("write"):
         files, poses = _written(folder, name, levels, model, given, kinds, pose, notes)
     with clock.step("read back"), large_images(given.texture_size**2):
-        read = _read_back(files, model, kinds, poses)
+        read = _read_back(files, levels, model, kinds, poses)
         values = compare(read, (reference or model.whole).to(device), albedo_fn)
         told = describe_atlas(model.unwrapped, given.texture_size)
         level_psnr = texture_psnr(model.unwrapped, model.texture, model.colors)
@@ -384,13 +385,17 @@ def _solid(model: _Model, prints: bool, notes: list[str] | None = None) -> Solid
 
 
 def _read_back(
-    files: dict[str, Path], model: _Model, kinds: list[Format], poses: dict[Format, Pose]
+    files: dict[str, Path],
+    levels: list[Unwrapped],
+    model: _Model,
+    kinds: list[Format],
+    poses: dict[Format, Pose],
 ) -> TexturedMesh:
     """Read every file; the first textured one, or the model as it was baked if there is none."""
     for key, path in files.items():
         kind = path.suffix.removeprefix(".")
-        if kind in poses and " " not in key:
-            expected = model.unwrapped.welded()
+        if kind in poses:
+            expected = levels[int(key.partition(" ")[2] or 0)].welded()
             if kind in MILLIMETRES:
                 expected = without_inner_parts(expected)[0]
             check_file(path, poses[kind], expected, model.texture)

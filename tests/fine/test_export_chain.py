@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
+from maquette.common.config.export import ExportConfig
 from maquette.common.scene.images import png_bytes
 from maquette.common.scene.mesh import Mesh
 from maquette.fine.export import export as exporting
 from maquette.fine.export import unwrap as unwrapping
 from maquette.fine.export.bake import bake
 from maquette.fine.export.export import export
+from maquette.fine.export.order import cache_misses
 from maquette.fine.export.readback import compare, read_obj
 from maquette.fine.export.write import write_obj
 
@@ -113,6 +116,27 @@ def test_two_exports_are_the_same(tmp_path: Path) -> None:
         export(torus(), waves, folder, "x", faces=3000, texture_size=256)
         files.append([(folder / name).read_bytes() for name in names])
     assert files[0] == files[1]
+
+
+def test_levels_share_one_texture_and_are_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    check = exporting.check_file
+    monkeypatch.setattr(
+        exporting, "check_file", lambda path, *given: (read.append(path.name), check(path, *given))
+    )
+    config = ExportConfig(faces=2400, texture_size=256, lods=3, formats=["obj", "glb"])
+    report = export(torus(), waves, tmp_path, "x", config=config)
+    assert sorted(read) == sorted(
+        f"x{n}.{k}" for n in ("", "-lod1", "-lod2") for k in config.formats
+    )
+    assert [round(a / b) for a, b in pairwise(report.levels)] == [4, 4]
+    for name in ("x-lod1.glb", "x-lod1.obj"):
+        level = read_obj(tmp_path / name)
+        assert min(compare(level, torus(), waves, views=2, resolution=128)) > 22.0
+        least = len(level.vertices) / len(level.faces)  # each vertex fetched once
+        assert cache_misses(level.faces.numpy()) < 1.25 * least
 
 
 def test_specks_are_left_out(tmp_path: Path) -> None:
