@@ -39,7 +39,7 @@ def main(path: str, size: str) -> None:
     ball.data.materials.append(made)
     bpy.ops.object.mode_set(mode="EDIT")
     bpy.ops.mesh.select_all(action="SELECT")
-    bpy.ops.uv.smart_project(angle_limit=math.radians(66.0), island_margin=0.0)
+    bpy.ops.uv.smart_project(angle_limit=math.radians(66.0), island_margin=0.002)
     bpy.ops.object.mode_set(mode="OBJECT")
     scene = bpy.context.scene
     scene.render.engine, scene.cycles.device, scene.cycles.samples = "CYCLES", "CPU", 1
