@@ -277,8 +277,10 @@ def told(rows: list[list[str]], steps: list[list[str]], size: int) -> str:
         "back and compares what it wrote, and asks the field of colours itself; the others have "
         "its values at the vertices. Blender keeps 0.2 % of the texture between islands, of which "
         "a rough surface makes too many for that. Memory beyond what the process began with; all "
-        f"of it for Blender.\n\n{table(header, rows)}\n\nSeconds of our own steps by the clock, where other "
-        f"processes may have shared the cores:\n\n{table(['faces', *names], steps)}"
+        "of it for Blender.\n\n"
+        f"{table(header, rows)}\n\n"
+        "Seconds of our own steps by the clock; other processes may have shared the cores:\n\n"
+        f"{table(['faces', *names], steps)}"
     )
 
 
