@@ -29,6 +29,8 @@ import trimesh
 from PIL import Image
 from results import table, write_section
 from torch import Tensor
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import SimpleMaterial
 
 from maquette.common.rasterize import interpolate
 from maquette.common.scene.cameras import sphere_views
@@ -91,9 +93,7 @@ def by_xatlas(mesh: Mesh, size: int, folder: Path) -> Path:
     source = source.long()
     own = Unwrapped(mesh.vertices[source], faces.long(), uv.float(), source, "xatlas")
     picture = Image.fromarray(bake(own, size, waves).texture)
-    look = trimesh.visual.TextureVisuals(
-        uv=own.uv.numpy(), material=trimesh.visual.material.SimpleMaterial(image=picture)
-    )
+    look = TextureVisuals(uv=own.uv.numpy(), material=SimpleMaterial(image=picture))
     places = own.vertices[:, Y_UP].numpy()
     trimesh.Trimesh(places, own.faces.numpy(), visual=look, process=False).export(folder / OBJ)
     return folder / OBJ
@@ -108,7 +108,8 @@ def by_trimesh(mesh: Mesh, size: int, folder: Path) -> Path:
 def by_pymeshlab(mesh: Mesh, size: int, folder: Path) -> Path:
     """pymeshlab's own layout, a triangle a cell, and its bake of colours of vertices."""
     library, shape = pymeshlab(), colored(mesh)
-    colors = shape.visual.vertex_colors / 255.0
+    colors = np.ones((len(mesh.vertices), 4))
+    colors[:, :3] = waves(mesh.vertices).numpy()
     meshes = library.MeshSet()
     meshes.add_mesh(library.Mesh(shape.vertices, shape.faces, v_color_matrix=colors))
     meshes.compute_texcoord_parametrization_triangle_trivial_per_wedge(textdim=size, border=1)
@@ -153,7 +154,8 @@ def likeness(path: Path, mesh: Mesh) -> tuple[float, str]:
     """The PSNR in dB of a file's views against the model's, and how much of its texture is used."""
     used = "-"
     if path.suffix == ".glb":
-        (shape,) = trimesh.load(path, process=False).geometry.values()
+        scene: Any = trimesh.load(path, process=False)
+        (shape,) = scene.geometry.values()
         places = torch.tensor(np.asarray(shape.vertices)).float()[:, WORLD]
         colors = torch.tensor(np.asarray(shape.visual.vertex_colors)[:, :3]) / 255.0
         found = Textured(
