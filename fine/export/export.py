@@ -42,6 +42,7 @@ from .usdz import require_usd, write_usdz
 from .write import write_glb, write_obj
 
 REACH_SHARE = 0.02  # of the diagonal: how far a texel's point may lie from the undecimated surface
+MIXED = 0.01  # of the surface coloured from more than one chart: more is told
 REPORT = "report.json"
 PLAIN_POSE = Pose()
 
@@ -194,6 +195,7 @@ def export(
         values = compare(read, (reference or model.whole).to(device), albedo_fn)
         told = describe_atlas(model.unwrapped, given.texture_size)
         level_psnr = texture_psnr(model.unwrapped, model.texture, model.colors)
+        notes += _told_of_texels(told, given.texture_size)
     with clock.step("turntable"):
         picture = folder / "turntable.png"
         write_whole(picture, png_bytes(torch.from_numpy(turntable(read))))
@@ -429,6 +431,16 @@ def _told_of_specks(dropped: tuple[float, ...]) -> list[str]:
     return [
         f"dropped {len(dropped)} small parts (the largest has {dropped[0]:.2%} of the surface); "
         "--keep-all keeps them"
+    ]
+
+
+def _told_of_texels(atlas: AtlasReport, size: int) -> list[str]:
+    """What is said where a texture has too few texels to keep its charts apart."""
+    if not atlas.mixed or atlas.mixed[0] <= MIXED:
+        return []
+    return [
+        f"{size} px are too few for {atlas.charts} charts: {atlas.mixed[0]:.0%} of the surface "
+        "takes colours of another one; a larger --texture-size keeps them apart"
     ]
 
 

@@ -22,6 +22,7 @@ from maquette.fine.export.bake import bake
 from maquette.fine.export.export import export
 from maquette.fine.export.order import cache_misses
 from maquette.fine.export.readback import compare, read_obj
+from maquette.fine.export.seams import AtlasReport
 from maquette.fine.export.write import write_obj
 
 
@@ -147,6 +148,14 @@ def test_specks_are_left_out(tmp_path: Path) -> None:
     assert report.faces_in - report.faces_clean == 320
     assert float(read_obj(report.obj).vertices.norm(dim=1).max()) < 0.81
     assert steps == list(report.seconds)
+
+
+def test_too_few_texels_are_told() -> None:
+    apart, mixed = ([0.004, 0.2], [0.805, 1.0])
+    assert exporting._told_of_texels(AtlasReport(12, 0, 0.5, 1.1, apart), 100) == []
+    assert exporting._told_of_texels(AtlasReport(12, 0, 0.5, 1.1, []), 8192) == []
+    (line,) = exporting._told_of_texels(AtlasReport(4066, 0, 0.03, 1.3, mixed), 100)
+    assert line.startswith("100 px are too few for 4066 charts: 80% of the surface")
 
 
 def test_nothing_to_export(tmp_path: Path) -> None:

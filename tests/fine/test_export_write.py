@@ -15,7 +15,7 @@ from PIL import Image
 
 from maquette.common.scene.images import png_bytes, psnr
 from maquette.common.scene.mesh import Mesh
-from maquette.fine.export.readback import read_obj, sample_texture, turntable
+from maquette.fine.export.readback import mean_difference, read_obj, sample_texture, turntable
 from maquette.fine.export.unwrap import Unwrapped, unwrap
 from maquette.fine.export.write import to_file_axes, to_world_axes, write_glb, write_obj
 
@@ -181,6 +181,12 @@ def test_bilinear_lookup_in_closed_form() -> None:
     torch.testing.assert_close(
         sample_texture(texture, outer)[:, 0], torch.tensor([0.0, 40.0]) / 255
     )
+
+
+def test_pictures_are_compared_by_rows() -> None:
+    one, two = np.random.default_rng(0).integers(0, 256, (2, 300, 7, 3)).astype(np.uint8)
+    assert mean_difference(one, two) == pytest.approx(np.abs(one.astype(float) - two).mean())
+    assert mean_difference(one, one) == 0.0
 
 
 def test_psnr_in_closed_form() -> None:
