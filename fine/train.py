@@ -201,7 +201,7 @@ def begin_with_mesh(run: Run) -> None:
     given = start.mesh.faces.shape[0]
     run.event("began with a mesh", faces=given, first_faces=faces, seconds=seconds)
     for word in start.source.lost:
-        run.warn(f"the mesh's file holds more than a mesh: {word} is not kept")
+        run.warn(f"not kept of the mesh's file: {word}")
     say(f"mesh: {given} faces; the fine stage begins with {faces}")
     write_first(run.fine, shape)
     save(run.fine, 0, model.learner(config))

@@ -19,6 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_CHART = 2**32 - 1
+TRIES = 6  # at packing few charts, each time turned otherwise
+FEW = 100  # charts; more of them fill a texture as well as any turn would
+ENOUGH = 0.6  # of the texture covered: no more is tried
+PLACES = 512  # texels a side of the coarser texture on which few charts are tried everywhere
+MORE = 2  # texels of that, by which its charts lie farther apart
 
 
 def packed(
@@ -31,13 +36,58 @@ def packed(
     """Texture coordinates `[W, 2]` in [0, 1] of flat charts, packed by xatlas.
 
     flat: `[W, 2]`, charts at one scale, apart from each other. faces: `[F, 3]`. chart_of: of each
-    vertex, `[W]`. padding: texels between charts. Charts are moved and scaled alike.
+    vertex, `[W]`. padding: texels between charts. Charts are moved and scaled alike, and turned by
+    quarters: how well few large ones fit is a matter of luck, so several ways are tried.
     """
+    best, most, few = None, -1.0, int(chart_of.max()) < FEW
+    if few and resolution > PLACES:
+        padding = -(-padding * PLACES // resolution) + MORE
+        resolution = PLACES
+    for turn in range(TRIES if few else 1):
+        place = turned(flat, chart_of, turn) if turn else flat
+        uv = _packed(place, faces, chart_of, resolution, padding, everywhere=few)
+        a, b, c = np.moveaxis(uv[faces], 1, 0)
+        one, two = b - a, c - a
+        use = 0.5 * float(np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).sum())
+        if use > most:
+            best, most = uv, use
+        if most >= ENOUGH:
+            break
+    assert best is not None
+    return best
+
+
+def turned(
+    flat: NDArray[np.float64], chart_of: NDArray[np.int64], seed: int
+) -> NDArray[np.float64]:
+    """Charts `[W, 2]` turned by quarters at random, apart from each other in a square grid."""
+    count = int(chart_of.max()) + 1
+    quarters = np.random.default_rng(seed).integers(0, 4, count)[chart_of]
+    cosine, sine = np.array([1, 0, -1, 0])[quarters], np.array([0, 1, 0, -1])[quarters]
+    x, y = flat.T
+    flat = np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
+    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+    np.minimum.at(low, chart_of, flat)
+    np.maximum.at(high, chart_of, flat)
+    cell = float((high - low).max()) * 1.05 + 4.0
+    side = int(np.ceil(np.sqrt(count)))
+    corner = cell * np.stack([np.arange(count) % side, np.arange(count) // side], axis=1)
+    return flat - low[chart_of] + corner[chart_of]
+
+
+def _packed(
+    flat: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    chart_of: NDArray[np.int64],
+    resolution: int,
+    padding: int,
+    everywhere: bool,
+) -> NDArray[np.float64]:
     import xatlas
 
     packing, charting = xatlas.PackOptions(), xatlas.ChartOptions()
     packing.resolution, packing.padding = resolution, padding
-    packing.bilinear, packing.bruteForce = True, False
+    packing.bilinear, packing.bruteForce = True, everywhere
     # Its turns by quarters swap the axes, which mirrors; normal maps want charts as they are.
     packing.rotate_charts = packing.rotate_charts_to_axis = False
     whole = xatlas.Atlas()

@@ -1,8 +1,8 @@
 """Flat charts by direction, and shelves to set them on. Plain, quick, never stuck.
 
-Neighbouring faces that look along the same axis are projected along it. A chart that covers itself
-(a spiral stair seen from above) is cut until it does not. It makes more seams than xatlas and fills
-less of the texture, but it ends within seconds on any mesh.
+Neighbouring faces that look along the same axis are projected along it. From a chart that covers
+itself (a spiral stair seen from above) what it hides is cut off until it does not. It makes more
+seams than xatlas and fills less of the texture, but it ends within seconds on any mesh.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ CLOSELY = 4096  # texels a side up to which folds are looked for at twice the re
 CRUMB = 40  # a chart of fewer faces is one, if a neighbour can take it
 CRUMB_COSINE = 0.12
 CRUMB_ROUNDS = 6
-CUTTING_ROUNDS = 6  # then charts that still cover themselves become single faces
+CUTTING_ROUNDS = 6  # then faces that others still hide become charts of their own ...
+LAST_ROUNDS = 12  # ... and then all faces of their charts
 PACKING_ROUNDS = 20  # bisections of the scale
 STRIP = 16  # a strip for folded faces takes one part in so many of the texture's height
 FOLDED_SHARE = 0.02  # an atlas of which more faces than this are folded is not worth mending
@@ -82,11 +83,17 @@ def flat_charts(vertices: Floats, faces: Ints, size: int, alone: Ints | None = N
         texels = pack(flat, chart_of, size, size)
         # Looked at more closely than texels are: another packing may shift what is folded.
         zoom = 2 if size <= CLOSELY else 1
-        bad = np.unique(chart[doubly_covered(zoom * texels, chart_faces, zoom * size)])
-        if bad.size == 0:
+        height = np.einsum("fki,fi->f", vertices[faces], DIRECTIONS[direction])
+        seen_first = np.argsort(-height, kind="stable")
+        hidden = np.zeros(faces.shape[0], dtype=np.bool_)
+        hidden[seen_first] = doubly_covered(zoom * texels, chart_faces[seen_first], zoom * size)
+        if not hidden.any():
             return Charts(flat, chart_faces, source, chart_of, texels)
         rounds += 1
-        group = _cut(vertices, faces, chart, bad, group, whole=rounds >= CUTTING_ROUNDS)
+        if rounds >= CUTTING_ROUNDS:
+            group = _alone(chart, hidden, group, whole=rounds >= LAST_ROUNDS)
+        else:
+            group = _cut_off(pairs, chart, hidden, group)
 
 
 def chart_directions(normals: Floats, pairs: Ints) -> Ints:
@@ -255,23 +262,23 @@ def _flatten(
     return flat, corner.reshape(-1, 3), source, chart_of
 
 
-def _cut(vertices: Floats, faces: Ints, chart: Ints, bad: Ints, group: Ints, whole: bool) -> Ints:
-    """New groups `[F]`: the faces of `bad` charts in quarters, or (`whole`) each on its own."""
+def _cut_off(pairs: Ints, chart: Ints, hidden: NDArray[np.bool_], group: Ints) -> Ints:
+    """New groups `[F]`: faces that others of their chart hide are cut off, with their neighbours.
+
+    A small overhang then costs a large chart little, where halves or quarters would cost it seams.
+    """
+    within = pairs[chart[pairs[:, 0]] == chart[pairs[:, 1]]]
+    cut = hidden.copy()
+    for one, two in (within.T, within.T[::-1]):
+        cut[two[hidden[one]]] = True
+    return np.where(cut, group + int(group.max()) + 1, group)
+
+
+def _alone(chart: Ints, hidden: NDArray[np.bool_], group: Ints, whole: bool) -> Ints:
+    """New groups `[F]`: each hidden face on its own, or (`whole`) each face of its chart."""
+    alone = np.isin(chart, chart[hidden]) if whole else hidden
     group = group.copy()
-    following = int(group.max()) + 1
-    order = np.argsort(chart, kind="stable")
-    bounds = np.searchsorted(chart[order], np.stack([bad, bad + 1], axis=1))
-    for first, last in bounds:
-        members = order[first:last]
-        if whole or members.size <= 4:
-            group[members] = following + np.arange(members.size)
-            following += members.size
-            continue
-        middles = vertices[faces[members]].mean(axis=1)
-        long = np.argsort(-np.ptp(middles, axis=0), kind="stable")[:2]
-        halves = middles[:, long] > np.median(middles[:, long], axis=0)
-        group[members] = following + 2 * halves[:, 0] + halves[:, 1]
-        following += 4
+    group[alone] = int(group.max()) + 1 + np.arange(int(alone.sum()))
     return group
 
 

@@ -42,6 +42,7 @@ from .usdz import require_usd, write_usdz
 from .write import write_glb, write_obj
 
 REACH_SHARE = 0.02  # of the diagonal: how far a texel's point may lie from the undecimated surface
+MIXED = 0.01  # of the surface coloured from more than one chart: more is told
 REPORT = "report.json"
 PLAIN_POSE = Pose()
 
@@ -185,14 +186,16 @@ def export(
     model, dropped = _prepared(mesh, albedo_fn, finish, given, kept, clock, notes)
     with clock.step("levels"):
         coarser = levels_of_detail(model.unwrapped, given.lods, notes)
-        levels = [model.unwrapped, *(_with_hard_edges(level, given) for level in coarser)]
+        ordered = (in_cache_order(_with_hard_edges(level, given)) for level in coarser)
+        levels = [model.unwrapped, *ordered]
     with clock.step("write"):
         files, poses = _written(folder, name, levels, model, given, kinds, pose, notes)
     with clock.step("read back"), large_images(given.texture_size**2):
-        read = _read_back(files, model, kinds, poses)
+        read = _read_back(files, levels, model, kinds, poses)
         values = compare(read, (reference or model.whole).to(device), albedo_fn)
         told = describe_atlas(model.unwrapped, given.texture_size)
         level_psnr = texture_psnr(model.unwrapped, model.texture, model.colors)
+        notes += _told_of_texels(told, given.texture_size)
     with clock.step("turntable"):
         picture = folder / "turntable.png"
         write_whole(picture, png_bytes(torch.from_numpy(turntable(read))))
@@ -384,13 +387,17 @@ def _solid(model: _Model, prints: bool, notes: list[str] | None = None) -> Solid
 
 
 def _read_back(
-    files: dict[str, Path], model: _Model, kinds: list[Format], poses: dict[Format, Pose]
+    files: dict[str, Path],
+    levels: list[Unwrapped],
+    model: _Model,
+    kinds: list[Format],
+    poses: dict[Format, Pose],
 ) -> TexturedMesh:
     """Read every file; the first textured one, or the model as it was baked if there is none."""
     for key, path in files.items():
         kind = path.suffix.removeprefix(".")
-        if kind in poses and " " not in key:
-            expected = model.unwrapped.welded()
+        if kind in poses:
+            expected = levels[int(key.partition(" ")[2] or 0)].welded()
             if kind in MILLIMETRES:
                 expected = without_inner_parts(expected)[0]
             check_file(path, poses[kind], expected, model.texture)
@@ -424,6 +431,16 @@ def _told_of_specks(dropped: tuple[float, ...]) -> list[str]:
     return [
         f"dropped {len(dropped)} small parts (the largest has {dropped[0]:.2%} of the surface); "
         "--keep-all keeps them"
+    ]
+
+
+def _told_of_texels(atlas: AtlasReport, size: int) -> list[str]:
+    """What is said where a texture has too few texels to keep its charts apart."""
+    if not atlas.mixed or atlas.mixed[0] <= MIXED:
+        return []
+    return [
+        f"{size} px are too few for {atlas.charts} charts: {atlas.mixed[0]:.0%} of the surface "
+        "takes colours of another one; a larger --texture-size keeps them apart"
     ]
 
 

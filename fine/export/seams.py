@@ -18,6 +18,7 @@ from .unwrap import Unwrapped
 
 LEVELS = 6  # 0 is the texture itself, each further one is half as wide
 POINTS = 20_000  # of the surface, evenly by area
+ROWS = 256  # of a level that are made at a time
 LARGEST = 4096  # texels a side up to which all of this is measured
 
 Floats = NDArray[np.float64]
@@ -108,17 +109,27 @@ def texture_psnr(
     points, again = _samples(unwrapped)
     assert torch.equal(face, torch.from_numpy(again))
     true = colors(places).double().clamp(0.0, 1.0)
-    level, found = texture.astype(np.float32) / 255.0, []
+    level, found = texture, []
     for _ in range(LEVELS):
         values = np.zeros((len(points), 3))
         for row, column, weight in _texels_around(points, level.shape[0]):
-            values += weight[:, None] * level[row, column]
+            values += weight[:, None] * (level[row, column] / 255.0)
         found.append(round(psnr(torch.from_numpy(values), true), 2))
         if level.shape[0] < 2:
             break
-        half = level.shape[0] // 2 * 2
-        level = level[:half, :half].reshape(half // 2, 2, half // 2, 2, 3).mean(axis=(1, 3))
+        level = _next_level(level)
     return found
+
+
+def _next_level(level: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Half as wide, each texel the mean of four; some rows at a time, so that large ones fit."""
+    width = level.shape[0] // 2
+    out = np.empty((width, width, level.shape[2]), dtype=np.float32)
+    for top in range(0, width, ROWS):
+        rows = level[2 * top : min(2 * (top + ROWS), 2 * width), : 2 * width]
+        four = rows.reshape(len(rows) // 2, 2, width, 2, -1)
+        out[top : top + ROWS] = four.mean(axis=(1, 3), dtype=np.float32)
+    return out
 
 
 def _halved(of_texel: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -83,11 +83,7 @@ def checked(mesh: UserMesh, name: str) -> UserMesh:
     vertices, faces = mesh.vertices, mesh.faces
     if faces.size == 0:
         raise UserError(f"{name} has no faces; give a mesh with a surface")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise UserError(
-            f"{name} is damaged: a face names vertex {int(faces.max())}, and there are "
-            f"{len(vertices)}; export it again"
-        )
+    check_indices(faces, len(vertices), name)
     used = vertices[faces.reshape(-1)]
     if not np.isfinite(used).all():
         raise UserError(f"{name} has vertices that are not finite numbers; mend them")
@@ -108,6 +104,16 @@ def checked(mesh: UserMesh, name: str) -> UserMesh:
             f"{name} is in {parts:,} pieces; at most {MOST_PARTS:,} can be worked with: join them"
         )
     return mesh
+
+
+def check_indices(faces: NDArray[np.int64], count: int, name: str) -> None:
+    """UserError if faces name vertices other than 0 to `count - 1`."""
+    wrong = faces[(faces < 0) | (faces >= count)]
+    if wrong.size:
+        raise UserError(
+            f"{name} is damaged: a face names vertex {int(wrong[0])}, counted from 0, and there "
+            f"are {count}; export it again"
+        )
 
 
 def welded(vertices: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -42,18 +42,22 @@ def read_obj_file(path: Path) -> UserMesh:
                 current = _line(read, words, line, current)
             except (ValueError, IndexError):
                 raise UserError(
-                    f"{path.name} is damaged at line {number}: {line.strip()[:60]!r}"
+                    f"{path.name} is damaged at line {number}: {line.strip()[:60]!r}; "
+                    "export it again"
                 ) from None
     corners = np.array(read.corners, dtype=np.int64).reshape(-1, 3, 2)
     vertices = np.array(read.points, dtype=np.float64).reshape(-1, 3)
     uv = None
     if read.places and len(corners):
         if corners[..., 1].max() >= len(read.places):
-            raise UserError(f"{path.name} is damaged: a face names a texture point beyond the last")
+            raise UserError(
+                f"{path.name} is damaged: a face names a texture point beyond the last; "
+                "export it again"
+            )
         named = corners[..., 1] >= 0
         uv = np.full((*named.shape, 2), np.nan, dtype=np.float32)
         uv[named] = np.array(read.places, dtype=np.float32)[corners[..., 1][named]]
-    known = _materials(path, read)
+    known, lost = _materials(path, read)
     colors = None
     if len(read.colors) == len(read.points) > 0:
         colors = np.array(read.colors, dtype=np.float32).clip(0.0, 1.0)
@@ -65,6 +69,7 @@ def read_obj_file(path: Path) -> UserMesh:
         materials=known,
         material_of=np.array(read.material_of, dtype=np.int64) + 1,
         colors=colors,
+        lost=lost,
     )
 
 
@@ -110,15 +115,19 @@ def _corner(word: str, read: _Read) -> tuple[int, int]:
     return vertex, place
 
 
-def _materials(path: Path, read: _Read) -> list[Material]:
-    """The materials in the order of `usemtl`, after the plain one for faces without any."""
+def _materials(path: Path, read: _Read) -> tuple[list[Material], list[str]]:
+    """The materials in the order of `usemtl`, after the plain one for faces without any; and what
+    of them is missing, in words."""
     found: dict[str, Material] = {}
+    lost = []
     if read.materials:
-        for name in read.libraries:
+        for name in dict.fromkeys(read.libraries):
             library = inside(path, name, "material file")
             if library.is_file():
                 found |= _mtl(library)
-    return [Material(), *(found.get(name, Material()) for name in read.materials)]
+            else:
+                lost.append(f"its materials: there is no file {library.name} beside it")
+    return [Material(), *(found.get(name, Material()) for name in read.materials)], lost
 
 
 def _mtl(path: Path) -> dict[str, Material]:
@@ -148,7 +157,7 @@ def _mtl(path: Path) -> dict[str, Material]:
                     pass
         except (ValueError, IndexError):
             raise UserError(
-                f"{path.name} is damaged at line {number}: {line.strip()[:60]!r}"
+                f"{path.name} is damaged at line {number}: {line.strip()[:60]!r}; mend it"
             ) from None
     put()
     return found

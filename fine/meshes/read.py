@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 
 from ...common.config.export import Axis
 from ...common.errors import UserError
-from .data import Material, UserMesh, checked, welded
+from ..export.pictures import large_images
+from .data import Material, UserMesh, check_indices, checked, welded
+from .glb import lost_of_glb
 from .images import MOST_SIDE
 from .obj import read_obj_file
 from .threemf import read_3mf
@@ -60,16 +61,17 @@ def _read_others(path: Path) -> UserMesh:
     import trimesh
 
     kind = path.suffix.lower().removeprefix(".")
-    lost = _lost_of_glb(path) if kind == "glb" else []
+    lost = lost_of_glb(path) if kind == "glb" else []
     if kind == "stl":
         _check_stl(path)
     try:
-        with path.open("rb") as file:
+        # What is not finite is told below; NumPy needn't warn of it.
+        with path.open("rb") as file, large_images(MOST_SIDE**2), np.errstate(all="ignore"):
             scene: Any = trimesh.load(file, file_type=kind, process=False)
-        parts = _parts(scene)
-        if not parts:
-            raise UserError(f"{path} has no faces; give a mesh with a surface")
-        mesh = _joined(parts, UP[kind], 1.0 if kind == "glb" else None, lost)
+            parts = _parts(scene)
+            if not parts:
+                raise UserError(f"{path} has no faces; give a mesh with a surface")
+            mesh = _joined(parts, str(path), UP[kind], 1.0 if kind == "glb" else None, lost)
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # a damaged file ends a foreign reader in whatever way it likes
@@ -99,33 +101,14 @@ def _check_stl(path: Path) -> None:
         )
 
 
-def _lost_of_glb(path: Path) -> list[str]:
-    """What of a GLB isn't kept: rigs, animations, morph targets."""
-    try:
-        data = path.read_bytes()
-        magic, _, length, count, kind = struct.unpack("<4sIIII", data[:20])
-        if magic != b"glTF" or kind != 0x4E4F534A or length > len(data):
-            raise UserError(f"{path} is damaged, or isn't GLB; export it again")
-        tree = json.loads(data[20 : 20 + count])
-    except (ValueError, struct.error):
-        raise UserError(f"{path} is damaged, or isn't GLB; export it again") from None
-    found = [
-        word
-        for key, word in (("skins", "its rig"), ("animations", "its animations"))
-        if tree.get(key)
-    ]
-    meshes = tree.get("meshes", [])
-    if any(p.get("targets") for m in meshes for p in m.get("primitives", [])):
-        found.append("its morph targets")
-    return found
-
-
 def _parts(scene: Any) -> list[tuple[Any, NDArray[np.float64]]]:
     """The meshes of a scene with where each one stands."""
     import trimesh
 
     if isinstance(scene, trimesh.Trimesh):
         return [(scene, np.eye(4))]
+    if not isinstance(scene, trimesh.Scene):  # points alone
+        return []
     found = []
     for node in scene.graph.nodes_geometry:
         matrix, name = scene.graph[node]
@@ -135,7 +118,11 @@ def _parts(scene: Any) -> list[tuple[Any, NDArray[np.float64]]]:
 
 
 def _joined(
-    parts: list[tuple[Any, NDArray[np.float64]]], up: Axis, metre: float | None, lost: list[str]
+    parts: list[tuple[Any, NDArray[np.float64]]],
+    name: str,
+    up: Axis,
+    metre: float | None,
+    lost: list[str],
 ) -> UserMesh:
     """Several meshes as one."""
     vertices, faces, places, colors, materials, of = [], [], [], [], [], []
@@ -143,11 +130,7 @@ def _joined(
     for mesh, matrix in parts:
         own = np.asarray(mesh.vertices, dtype=np.float64)
         corner = np.asarray(mesh.faces, dtype=np.int64)
-        if corner.size and (corner.min() < 0 or corner.max() >= len(own)):
-            raise UserError(
-                f"the mesh is damaged: a face names vertex {corner.max()} of {len(own)}; export it "
-                "again"
-            )
+        check_indices(corner, len(own), name)
         material, uv, tint = _looks(mesh)
         vertices.append(own @ matrix[:3, :3].T + matrix[:3, 3])
         faces.append(corner + start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
+from maquette.common.config.export import ExportConfig
 from maquette.common.scene.images import png_bytes
 from maquette.common.scene.mesh import Mesh
 from maquette.fine.export import export as exporting
 from maquette.fine.export import unwrap as unwrapping
 from maquette.fine.export.bake import bake
 from maquette.fine.export.export import export
+from maquette.fine.export.order import cache_misses
 from maquette.fine.export.readback import compare, read_obj
+from maquette.fine.export.seams import AtlasReport
 from maquette.fine.export.write import write_obj
 
 
@@ -115,6 +119,27 @@ def test_two_exports_are_the_same(tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
+def test_levels_share_one_texture_and_are_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    check = exporting.check_file
+    monkeypatch.setattr(
+        exporting, "check_file", lambda path, *given: (read.append(path.name), check(path, *given))
+    )
+    config = ExportConfig(faces=2400, texture_size=256, lods=3, formats=["obj", "glb"])
+    report = export(torus(), waves, tmp_path, "x", config=config)
+    assert sorted(read) == sorted(
+        f"x{n}.{k}" for n in ("", "-lod1", "-lod2") for k in config.formats
+    )
+    assert [round(a / b) for a, b in pairwise(report.levels)] == [4, 4]
+    for name in ("x-lod1.glb", "x-lod1.obj"):
+        level = read_obj(tmp_path / name)
+        assert min(compare(level, torus(), waves, views=2, resolution=128)) > 22.0
+        least = len(level.vertices) / len(level.faces)  # each vertex fetched once
+        assert cache_misses(level.faces.numpy()) < 1.25 * least
+
+
 def test_specks_are_left_out(tmp_path: Path) -> None:
     speck = trimesh.creation.icosphere(subdivisions=2, radius=0.02).apply_translation([0, 0, 0.95])
     both = trimesh.util.concatenate([trimesh.creation.icosphere(subdivisions=4, radius=0.8), speck])
@@ -123,6 +148,14 @@ def test_specks_are_left_out(tmp_path: Path) -> None:
     assert report.faces_in - report.faces_clean == 320
     assert float(read_obj(report.obj).vertices.norm(dim=1).max()) < 0.81
     assert steps == list(report.seconds)
+
+
+def test_too_few_texels_are_told() -> None:
+    apart, mixed = ([0.004, 0.2], [0.805, 1.0])
+    assert exporting._told_of_texels(AtlasReport(12, 0, 0.5, 1.1, apart), 100) == []
+    assert exporting._told_of_texels(AtlasReport(12, 0, 0.5, 1.1, []), 8192) == []
+    (line,) = exporting._told_of_texels(AtlasReport(4066, 0, 0.03, 1.3, mixed), 100)
+    assert line.startswith("100 px are too few for 4066 charts: 80% of the surface")
 
 
 def test_nothing_to_export(tmp_path: Path) -> None:

@@ -101,4 +101,6 @@ def cut(folder: Path, cuts: int) -> int:
 
 def test_cuts_leave_a_whole_set(tmp_path: Path, small_run: Path) -> None:
     folder = Path(shutil.copytree(small_run, tmp_path / "run"))
-    assert cut(folder, CUTS) > CUTS // 2
+    killed = cut(folder, CUTS)
+    print(f"{killed} of {CUTS} exports were killed")  # the benchmark reads it
+    assert killed > CUTS // 2

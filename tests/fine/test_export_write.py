@@ -15,7 +15,8 @@ from PIL import Image
 
 from maquette.common.scene.images import png_bytes, psnr
 from maquette.common.scene.mesh import Mesh
-from maquette.fine.export.readback import read_obj, sample_texture, turntable
+from maquette.fine.export.readback import mean_difference, read_obj, sample_texture, turntable
+from maquette.fine.export.seams import _next_level
 from maquette.fine.export.unwrap import Unwrapped, unwrap
 from maquette.fine.export.write import to_file_axes, to_world_axes, write_glb, write_obj
 
@@ -181,6 +182,19 @@ def test_bilinear_lookup_in_closed_form() -> None:
     torch.testing.assert_close(
         sample_texture(texture, outer)[:, 0], torch.tensor([0.0, 40.0]) / 255
     )
+
+
+def test_pictures_are_compared_by_rows() -> None:
+    one, two = np.random.default_rng(0).integers(0, 256, (2, 300, 7, 3)).astype(np.uint8)
+    assert mean_difference(one, two) == pytest.approx(np.abs(one.astype(float) - two).mean())
+    assert mean_difference(one, one) == 0.0
+
+
+def test_mip_levels_are_means_of_four() -> None:
+    texture = np.random.default_rng(0).integers(0, 256, (1031, 1031, 3)).astype(np.uint8)
+    found = _next_level(texture)  # in several bands, the odd row and column left out
+    whole = texture[:1030, :1030].reshape(515, 2, 515, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(found, whole, atol=1e-3)
 
 
 def test_psnr_in_closed_form() -> None:

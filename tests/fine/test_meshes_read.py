@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import struct
@@ -100,17 +101,49 @@ def test_colours_of_vertices_are_read(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_glb_loses_is_told(tmp_path: Path) -> None:
+def glb(path: Path, **more: object) -> Path:
+    """A ball as GLB with entries added to its JSON."""
     data = ball().export(file_type="glb")
     length = struct.unpack("<I", data[12:16])[0]
-    tree = json.loads(data[20 : 20 + length])
-    tree["animations"] = [{"channels": [], "samplers": []}]
-    text = json.dumps(tree).encode()
+    text = json.dumps(json.loads(data[20 : 20 + length]) | more).encode()
     text += b" " * (-len(text) % 4)
     rest = data[20 + length :]
     head = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text) + len(rest), len(text), 0x4E4F534A)
-    (tmp_path / "walk.glb").write_bytes(head + text + rest)
-    assert read_mesh(tmp_path / "walk.glb").lost == ["its animations"]
+    path.write_bytes(head + text + rest)
+    return path
+
+
+def pictured(path: Path, uri: str) -> Path:
+    """A ball as GLB whose colours are in the picture at `uri`."""
+    return glb(
+        path,
+        images=[{"uri": uri}],
+        textures=[{"source": 0}],
+        materials=[{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+    )
+
+
+def enormous() -> bytes:
+    """The head of a PNG of 60,000 pixels a side."""
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(
+        ">I4sIIBBBBB", 13, b"IHDR", 60000, 60000, 8, 2, 0, 0, 0
+    )
+    data = struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
+    return head + struct.pack(">I", zlib.crc32(head[12:])) + data
+
+
+def test_what_a_glb_loses_is_told(tmp_path: Path) -> None:
+    walking = glb(tmp_path / "walk.glb", animations=[{"channels": [], "samplers": []}])
+    assert read_mesh(walking).lost == ["its animations"]
+    apart = pictured(tmp_path / "apart.glb", "brick.png")
+    assert read_mesh(apart).lost == ["its texture brick.png, which lies in another file"]
+
+
+def test_pictures_in_a_glb_are_looked_at(tmp_path: Path) -> None:
+    for data, words in ((b"no picture", "no picture"), (enormous(), "60000 x 60000")):
+        uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+        wrong(pictured(tmp_path / "x.glb", uri), "the texture in", words)
+    wrong(glb(tmp_path / "x.glb", materials=[3]), "x.glb is damaged")
 
 
 def wrong(path: Path, *words: str) -> str:
@@ -174,6 +207,22 @@ def test_geometry_that_cannot_be_used(text: str, words: list[str], tmp_path: Pat
     wrong(tmp_path / "x.obj", *words)
 
 
+def test_numbers_of_other_formats(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Told in the line alone: NumPy's own warnings would be more lines."""
+    data = bytearray(ball().export(file_type="stl"))
+    data[96:100] = struct.pack("<f", np.inf)
+    (tmp_path / "x.stl").write_bytes(data)
+    wrong(tmp_path / "x.stl", "not finite")
+    points = "property float x\nproperty float y\nproperty float z\n"
+    head = f"ply\nformat ascii 1.0\nelement vertex 3\n{points}"
+    (tmp_path / "x.ply").write_text(f"{head}end_header\n0 0 0\n1 0 0\n0 1 0\n")
+    wrong(tmp_path / "x.ply", "no faces")
+    faces = "element face 1\nproperty list uchar int vertex_indices\n"
+    (tmp_path / "x.ply").write_text(f"{head}{faces}end_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 -7\n")
+    wrong(tmp_path / "x.ply", "x.ply", "names vertex -7")
+    assert [str(w.message) for w in recwarn] == []
+
+
 def test_too_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maquette.fine.meshes.data.MOST_PARTS", 3)
     parts = [ball().apply_translation([10 * i, 0, 0]) for i in range(4)]
@@ -195,12 +244,10 @@ def test_materials_that_lead_astray(tmp_path: Path) -> None:
     wrong(folder / "x.obj", "lost.png", "is missing")
     (folder / "lost.png").write_bytes(b"no picture")
     wrong(folder / "x.obj", "lost.png", "damaged")
-    head = b"\x89PNG\r\n\x1a\n" + struct.pack(
-        ">I4sIIBBBBB", 13, b"IHDR", 60000, 60000, 8, 2, 0, 0, 0
-    )
-    data = struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
-    (folder / "lost.png").write_bytes(head + struct.pack(">I", zlib.crc32(head[12:])) + data)
+    (folder / "lost.png").write_bytes(enormous())
     wrong(folder / "x.obj", "60000 x 60000")
+    (folder / "m.mtl").unlink()
+    assert read_mesh(folder / "x.obj").lost == ["its materials: there is no file m.mtl beside it"]
 
 
 def test_archives_that_are_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
