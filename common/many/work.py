@@ -10,6 +10,7 @@ from ..begin import begin
 from ..embedded.door import keep_priors
 from ..errors import UserError
 from ..files import sole_writer
+from ..runs.announce import announce
 from ..runs.watching import Watching, choose
 from .jobs import Job
 
@@ -40,6 +41,7 @@ def work(job: Job, watched: Watching | None = None) -> Outcome:
         from ...fine.train import run_fine
 
         run = begin(job.prompt, job.choices)
+        announce(run)
         with sole_writer(run.folder):
             run_coarse(run)
             run_fine(run)
