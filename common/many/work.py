@@ -31,10 +31,10 @@ def finished(job: Job) -> bool:
     return (job.folder / "export" / "report.json").is_file()
 
 
-def work(job: Job, watched: Watching | None = None) -> Outcome:
+def work(job: Job, watched: Watching) -> Outcome:
     """Make a job's run, going on from its last checkpoint. Nothing is raised but what ends us."""
     began = time.monotonic()
-    choose(watched or Watching(output="quiet", log="none"))
+    choose(watched)
     try:
         from ...coarse.train import run_coarse
         from ...fine.deliver import finish_export
