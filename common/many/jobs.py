@@ -84,7 +84,7 @@ def read_jobs(file: str, root: Path, common: Choices | None = None) -> list[Job]
     for job in jobs:
         try:
             config = plan(job.prompt, job.choices)
-            if (job.folder / "config.yaml").is_file():  # else a finished one would pass for this one
+            if (job.folder / "config.yaml").is_file():  # a finished one would pass for it
                 same_run(job.folder, with_absolute_paths(config))
         except UserError as error:
             raise UserError(f"{file}, '{job.name}': {error}") from None
