@@ -1,6 +1,8 @@
 # maquette on the CPU. Build and use:
 #   docker build -t maquette .
-#   docker run --rm -v "$PWD/runs:/work/runs" maquette run "a red mushroom"
+#   mkdir -p runs
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/runs:/work/runs" maquette run "a red mushroom"
+# (Docker would make the folder root's own, and files in it that are nobody's to change.)
 # With a GPU: see Dockerfile.cuda.
 FROM python:3.11-slim
 
@@ -18,6 +20,8 @@ RUN pip install --no-cache-dir $PIP_OPTIONS -c constraints.txt . \
  && useradd --create-home --uid 1000 maker && mkdir -p /work/runs && chown -R 1000 /work
 
 USER 1000
+# Of any other user who is asked for, too.
+ENV HOME=/tmp USER=maker
 WORKDIR /work
 VOLUME /work/runs
 ENTRYPOINT ["maquette"]

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -72,7 +73,7 @@ def main() -> None:
         resumed = sum(begun(here, row["job"]) > 1 for row in rows)
         body = (
             f"{len(prompts)} short jobs with the exact prior on two workers of {CORES} core each. "
-            f"A worker was killed after {len(prompts) // 4} jobs, the driver after {first}; the "
+            f"A worker was killed after {early(len(prompts))} jobs, the driver after {first}; the "
             f"same command again finished the rest in {seconds:.0f} s. All {len(rows)} finished, "
             f"{sum(row['skipped'] for row in rows)} were not done again, {resumed} went on "
             f"from a checkpoint. Bits equal to those of single runs: {same} of {options.compared}."
@@ -91,7 +92,10 @@ def command(workers: int, out: str = "out") -> list[str]:
 
 
 def killed(here: Path, count: int) -> int:
-    """Kill a worker after a quarter of the jobs and the driver after half; how many were done."""
+    """Kill a worker after a quarter of the jobs and the driver after half; how many were done.
+
+    One at least, and two.
+    """
     process = subprocess.Popen(
         command(2), cwd=here, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
@@ -100,20 +104,31 @@ def killed(here: Path, count: int) -> int:
     for line in process.stderr:
         print(line, end="", flush=True)
         done += ": finished" in line
-        if done >= count // 4 and not shot:
+        if done >= early(count) and not shot:
             shot = True
             time.sleep(2.0)  # in the middle of its next job
-            worker = next(
-                child
-                for child in psutil.Process(process.pid).children(recursive=True)
-                if "Worker.work" in " ".join(child.cmdline() or [child.name()])
-            )
-            worker.kill()
-        if done >= count // 2:
+            a_worker(psutil.Process(process.pid)).kill()
+        if done >= max(2, count // 2):
             process.send_signal(signal.SIGKILL)
             break
     process.wait(60)
     return done
+
+
+def early(count: int) -> int:
+    """How many of so many jobs are done when a worker is killed."""
+    return max(1, count // 4)
+
+
+def a_worker(driver: psutil.Process) -> psutil.Process:
+    """One of a batch's workers that has a job, as soon as there is one."""
+    for _ in range(600):
+        for child in driver.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "Worker.work" in " ".join(child.cmdline() or [child.name()]):
+                    return child
+        time.sleep(0.1)
+    raise AssertionError("no worker has a job")
 
 
 def batch(here: Path, workers: int, out: str = "out") -> tuple[dict, float]:

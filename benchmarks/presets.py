@@ -44,10 +44,11 @@ def main() -> None:
         keep(options.prior, preset, [f"{cpu:.0f}", *quality])
         found[preset] = [preset, f"{wall:.0f}", f"{cpu:.0f}", *quality]
         print(*found[preset], flush=True)
-    rows = [found[preset] for preset in PRESETS if preset in found]
-    head = ["preset", "seconds", "processor seconds", "F-score at 0.03", "IoU", "PSNR, dB"]
-    told = f'`maquette run "{options.prompt}" --prior {options.prior} --preset NAME`, seed 0.'
-    write_section(name, f"{told}\n\n{table(head, rows)}")
+        rows = [found[each] for each in PRESETS if each in found]
+        head = ["preset", "seconds", "processor seconds", "F-score at 0.03", "IoU", "PSNR, dB"]
+        told = f'`maquette run "{options.prompt}" --prior {options.prior} --preset NAME`, seed 0.'
+        # After each, for the next one takes long and may be cut off.
+        write_section(name, f"{told}\n\n{table(head, rows)}")
 
 
 def keep(prior: str, preset: str, figures: list[str]) -> None:

@@ -75,3 +75,13 @@ def test_images_copy_what_there_is_and_start_the_program(name: str) -> None:
         assert not any(package.split(".")[1:2] == [each] for each in left_out)
     assert "README.md" not in left_out  # the build reads it
     assert re.search(r"pip install .*\.", text.replace("\\\n", " "))
+    for line in lines:
+        if line.startswith("COPY "):
+            *sources, _ = line.split()[1:]
+            assert all((ROOT / source).exists() for source in sources), line
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert ("docker build -t maquette ." if name == "Dockerfile" else f"`-f {name}`") in readme
+    assert re.search(rf"^#   docker build (-f {name} )?-t maquette", text, re.M)
+    if "constraints.txt" in text:
+        assert "pip install -c constraints.txt ." in readme
+        assert (ROOT / "constraints.txt").is_file()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,8 @@ def wanted_views(judge: ScoreDistillation, views: Views, step: int) -> Tensor | 
     """
     if len(views.cameras) % judge.group:
         return None
-    x = judge.prior.encode_image(views.image)
+    x = one_by_one(judge.prior.encode_image, views.image)
+    assert x is not None
     generator = torch.Generator().manual_seed(SEED)
     noise = torch.randn(x.shape, generator=generator).to(x)
     low, high = timestep_range(judge.loss.t_min, judge.loss.t_max, step)
@@ -37,4 +40,18 @@ def wanted_views(judge: ScoreDistillation, views: Views, step: int) -> Tensor | 
     found = (x_t - sigma * ask.guided(x_t, t, ask.scale)) / alpha
     if judge.prior.space == "pixel":
         return (0.5 * found + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
-    return judge.prior.decode_image(found)
+    return one_by_one(judge.prior.decode_image, found)
+
+
+def one_by_one(call: Callable[[Tensor], Tensor | None], rows: Tensor) -> Tensor | None:
+    """`call` of each row `[B, ...]` alone, together again; None as soon as one has no answer.
+
+    An autoencoder takes little memory so, and on a CPU little more than half the time.
+    """
+    found = []
+    for row in rows.split(1):
+        answer = call(row)
+        if answer is None:
+            return None
+        found.append(answer)
+    return torch.cat(found)

@@ -20,7 +20,8 @@ import yaml
 
 from ..begin import Choices, plan
 from ..errors import UserError, nearest
-from ..runs.folder import slug
+from ..guidance.choose import with_absolute_paths
+from ..runs.folder import same_run, slug
 
 _TEXTS = ("config", "preset", "prior", "vram", "device")
 _KEYS = ("prompt", "name", "seed", "loras", "set", "grid", *_TEXTS)
@@ -66,7 +67,8 @@ def read_jobs(file: str, root: Path, common: Choices | None = None) -> list[Job]
     """The jobs of a file, with folders in `root`, all checked: nothing is begun if one is wrong.
 
     common: what the command line says for all of them; a job's own words come last.
-    Raises UserError for a file that can't be read, and for whatever is wrong in a job.
+    Raises UserError for a file that can't be read, and for whatever is wrong in a job: also where
+    its folder holds a run with other settings.
     """
     path, common = Path(file), common or Choices()
     try:
@@ -81,7 +83,9 @@ def read_jobs(file: str, root: Path, common: Choices | None = None) -> list[Job]
         raise UserError(f"{file} holds no job; give a prompt a line")
     for job in jobs:
         try:
-            plan(job.prompt, job.choices)
+            config = plan(job.prompt, job.choices)
+            if (job.folder / "config.yaml").is_file():  # a finished one would pass for it
+                same_run(job.folder, with_absolute_paths(config))
         except UserError as error:
             raise UserError(f"{file}, '{job.name}': {error}") from None
     return jobs

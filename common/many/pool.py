@@ -10,11 +10,12 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from ..errors import UserError
 from ..runs.progress import say
+from ..runs.watching import watching
 from .jobs import Job
 from .resources import Ask, Share, shared, this_machine
 from .work import Outcome, finished
@@ -108,7 +109,9 @@ class RayHands:
 
     def start(self, job: Job) -> object:
         actor = self._free.popleft()
-        ticket = actor.work.remote(job.as_data())
+        # A worker tells nothing while it works; what is pictured and logged is as was asked for.
+        watched = replace(watching(), output="quiet", verbose=False)
+        ticket = actor.work.remote(job.as_data(), asdict(watched))
         self._busy[ticket] = actor
         return ticket
 
@@ -196,13 +199,14 @@ def _actor_class(ray: Any, share: Share) -> Any:
 
             ready(threads)
 
-        def work(self, data: dict[str, Any]) -> dict[str, Any]:
+        def work(self, data: dict[str, Any], watched: dict[str, Any]) -> dict[str, Any]:
             from dataclasses import asdict
 
             from maquette.common.many.jobs import Job
             from maquette.common.many.work import work
+            from maquette.common.runs.watching import Watching
 
-            return asdict(work(Job.of_data(data)))
+            return asdict(work(Job.of_data(data), Watching(**watched)))
 
     return Worker
 

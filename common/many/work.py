@@ -10,6 +10,7 @@ from ..begin import begin
 from ..embedded.door import keep_priors
 from ..errors import UserError
 from ..files import sole_writer
+from ..runs.announce import announce
 from ..runs.watching import Watching, choose
 from .jobs import Job
 
@@ -30,16 +31,17 @@ def finished(job: Job) -> bool:
     return (job.folder / "export" / "report.json").is_file()
 
 
-def work(job: Job, watched: Watching | None = None) -> Outcome:
+def work(job: Job, watched: Watching) -> Outcome:
     """Make a job's run, going on from its last checkpoint. Nothing is raised but what ends us."""
     began = time.monotonic()
-    choose(watched or Watching(output="quiet", log="none"))
+    choose(watched)
     try:
         from ...coarse.train import run_coarse
         from ...fine.deliver import finish_export
         from ...fine.train import run_fine
 
         run = begin(job.prompt, job.choices)
+        announce(run)
         with sole_writer(run.folder):
             run_coarse(run)
             run_fine(run)

@@ -19,7 +19,8 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 def announce(run: Run, stages: Sequence[Stage] = STAGES, exported: bool = True) -> None:
     """Tell what is about to happen, in a few lines, as soon as the first of it begins."""
-    preface(lines(run, stages, exported))
+    names = [stage.name for stage in stages] + (["export"] if exported else [])
+    preface(lines(run, stages, exported), names)
 
 
 def lines(run: Run, stages: Sequence[Stage], exported: bool) -> list[str]:

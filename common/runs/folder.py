@@ -128,13 +128,7 @@ def _reopened_or_created(
     if out is not None:
         folder = Path(out).expanduser()
         if (folder / "config.yaml").exists():
-            run = open_run(str(folder))
-            if run.config != config:
-                raise UserError(
-                    f"{folder} holds a run with other settings ({clash(run.config, config)}); "
-                    f"choose another --out, or go on with that one: maquette resume {folder}"
-                )
-            return run
+            return same_run(folder, config)
         if (around := run_around(folder)) is not None:
             raise UserError(
                 f"{shown(folder, 120)} lies within the run {shown(around, 120)}; choose another "
@@ -155,6 +149,17 @@ def _reopened_or_created(
             if run.config == config:
                 return run
     raise UserError(f"too many runs are called {first}; remove some or give --out FOLDER")
+
+
+def same_run(folder: Path, config: RunConfig) -> Run:
+    """The run in a folder; UserError if other settings began it, or where `open_run` raises one."""
+    run = open_run(str(folder))
+    if run.config != config:
+        raise UserError(
+            f"{folder} holds a run with other settings ({clash(run.config, config)}); "
+            f"choose another --out, or go on with that one: maquette resume {folder}"
+        )
+    return run
 
 
 def open_run(folder: str) -> Run:

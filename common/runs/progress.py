@@ -71,11 +71,31 @@ def emit(event: str, **values: Any) -> None:
 
 
 _preface: list[str] = []
+_stages: list[str] = []
 
 
-def preface(lines: Sequence[str]) -> None:
-    """Lines to be told once work really begins: what is wrong with the input comes alone."""
-    _preface[:] = lines
+def preface(lines: Sequence[str], stages: Sequence[str] = ()) -> None:
+    """Lines to be told once work really begins: what is wrong with the input comes alone.
+
+    stages: the names of all that the command goes through, in order.
+    """
+    _preface[:], _stages[:] = lines, stages
+
+
+def place(stage: str) -> tuple[int | None, int | None]:
+    """Which stage of how many one is, from 1 on; nothing where no command has named them."""
+    return (_stages.index(stage) + 1, len(_stages)) if stage in _stages else (None, None)
+
+
+def told_place(stage: str) -> str:
+    """`stage 1 of 3`, or nothing."""
+    number, count = place(stage)
+    return "" if number is None else f"stage {number} of {count}"
+
+
+def named(stage: str) -> str:
+    """`coarse  stage 1 of 3`, or its name alone."""
+    return "  ".join(filter(None, (stage, told_place(stage))))
 
 
 def _begin() -> None:
@@ -177,8 +197,9 @@ class _Lines:
         self._preview = preview or self._preview
         if step % self._every and step != self._total:
             return
-        words = [self._stage, f"{step}/{self._total}", told_memory(), self._pace.told()]
-        words += [_told(numbers), "" if self._preview is None else str(self._preview)]
+        words = [self._stage, f"{step}/{self._total}", told_place(self._stage), told_memory()]
+        words += [self._pace.told(), _told(numbers)]
+        words += [] if self._preview is None else [str(self._preview)]
         self._preview = None  # each is told once
         print("  ".join(filter(None, words)), file=sys.stderr, flush=True)
 
@@ -196,9 +217,12 @@ class _Objects:
         self._pace.at(step)
         if step % self._every and step != self._total and preview is None:
             return
+        number, count = place(self._stage)
         emit(
             "progress",
             stage=self._stage,
+            stage_number=number,
+            stages=count,
             step=step,
             total=self._total,
             seconds_a_step=_rounded(self._pace.each),
@@ -241,7 +265,7 @@ def stage_progress(
             TextColumn("{task.fields[numbers]}"),
         )
         with Progress(*columns, console=console) as progress:
-            task = progress.add_task(stage, total=total, completed=start, numbers="")
+            task = progress.add_task(named(stage), total=total, completed=start, numbers="")
             yield _Bar(progress, task, pace)
 
 
@@ -250,18 +274,23 @@ def doing(stage: str) -> Iterator[Callable[[str], None]]:
     """Show the parts of work that has no steps to count, such as an export; each as it begins."""
     _begin()
     output, number = watching().output, 0
+    name = named(stage)
     if output == "people" and console.is_terminal:
-        with console.status(f"[bold]{stage}") as status:
-            yield lambda part: status.update(f"[bold]{stage}[/]  {part}")
+        with console.status(f"[bold]{name}") as status:
+            yield lambda part: status.update(f"[bold]{name}[/]  {part}")
         return
 
     def tell(part: str) -> None:
         nonlocal number
         number += 1
         if output == "json":
-            emit("progress", stage=stage, doing=part, number=number, memory_mib=memory_mib())
+            which, count = place(stage)
+            emit(
+                "progress", stage=stage, stage_number=which, stages=count,
+                doing=part, number=number, memory_mib=memory_mib(),
+            )  # fmt: skip
         elif output == "people":
-            print(f"{stage}  {part}", file=sys.stderr, flush=True)
+            print(f"{name}  {part}", file=sys.stderr, flush=True)
 
     yield tell
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from ..errors import UserError
 from ..runs.progress import say
@@ -18,6 +20,8 @@ PORT = 8180
 USER = "maquette"
 LARGEST = "20mb"
 """Of an upload; only pictures and meshes can be uploaded."""
+MOST_COPIES = 2 << 30
+"""Bytes of uploads and other temporary copies in all."""
 
 
 def serve(desk: Desk, host: str = LOOPBACK, port: int = PORT, password: str | None = None) -> None:
@@ -47,7 +51,8 @@ def opened(
     with tempfile.TemporaryDirectory(prefix="maquette-ui-") as copies:
         os.environ["GRADIO_TEMP_DIR"] = copies  # what visitors upload is gone with the server
         blocks = build(desk)
-        threading.Thread(target=_turning, args=(desk, stopped), daemon=True).start()
+        looking = threading.Thread(target=_turning, args=(desk, stopped, Path(copies)), daemon=True)
+        looking.start()
         try:
             blocks.queue(max_size=200).launch(
                 server_name=host,
@@ -77,7 +82,24 @@ def check_password(host: str, password: str | None) -> None:
         )
 
 
-def _turning(desk: Desk, stopped: threading.Event) -> None:
-    """Start what waits, whether or not a page is open."""
+def _turning(desk: Desk, stopped: threading.Event, copies: Path) -> None:
+    """Start what waits, whether or not a page is open, and keep the temporary copies few."""
     while not stopped.wait(2.0):
         desk.turn()
+        trim(copies, MOST_COPIES)
+
+
+def trim(folder: Path, most: int) -> None:
+    """Remove the oldest files of a folder until those that stay take at most so many bytes."""
+    found = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it has gone meanwhile
+            state = path.stat()
+            if stat.S_ISREG(state.st_mode):
+                found.append((state.st_mtime_ns, state.st_size, path))
+    total = 0
+    for _, size, path in sorted(found, reverse=True):
+        total += size
+        if total > most:
+            with suppress(OSError):
+                path.unlink()

@@ -23,6 +23,8 @@ from .looks import Subject
 POSTER, STRIP, TURNTABLE, FILM = "poster.png", "strip.png", "turntable", "growth"
 TURNS, RATE = 16, 8.0
 """Views of a turntable, and how many of them a second."""
+_AT_ONCE = 4
+"""Views rendered together: a surface is found once for them, and they fit where a step does."""
 _SHOWN = 8
 """Most grids in a strip."""
 
@@ -38,7 +40,8 @@ def picture_end(folder: Path, subject: Subject, resolution: int) -> None:
     corner = cameras[TURNS // 8 : TURNS // 8 + 1]
     save_png(subject.pictured(corner, 2 * resolution).color[0], folder / POSTER)
     if watching().films:
-        views = [subject.pictured(cameras[i : i + 1], resolution).color.cpu() for i in range(TURNS)]
+        parts = [cameras[i : i + _AT_ONCE] for i in range(0, TURNS, _AT_ONCE)]
+        views = [subject.pictured(part, resolution).color.cpu() for part in parts]
         write_film(folder / TURNTABLE, frames_of(torch.cat(views)), RATE)
     write_strip(folder)
 

@@ -129,6 +129,8 @@ class Growth:
             wanted = self._timed(
                 self._wanted, done, lambda: wanted_views(judge, subject.judged(seen, at), at)
             )
+            if wanted is None:
+                self._judge = None  # it will have no answer later either
         path = self._folder / GROWTH / f"{step:06d}.png"
         self._timed(self._views, done, lambda: self._keep(step, path, subject, wanted))
         return path

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from maquette.common.errors import UserError
 from maquette.common.guidance.ask import Ask as Asking
 from maquette.common.guidance.conditions import Rows
 from maquette.common.many.jobs import Job, read_jobs
-from maquette.common.many.pool import Progress, run_jobs
+from maquette.common.many.pool import Progress, RayHands, run_jobs
 from maquette.common.many.preference import evidence
 from maquette.common.many.report import (
     TILE,
@@ -45,6 +47,7 @@ from maquette.common.runs.history import read_events
 from maquette.common.runs.watching import Watching, choose
 from maquette.common.scene.cameras import orbit
 from maquette.common.shelf.summary import summarize
+from tests.made_run import made_run
 
 ROOT = Path(pipeline.__file__).parent
 
@@ -121,6 +124,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="is not a text file"):
         read_jobs(str(tmp_path / "bytes.txt"), tmp_path)
+
+
+def test_a_run_of_other_settings_does_not_pass_for_a_job(tmp_path: Path) -> None:
+    made_run(tmp_path / "out", "a-red-mushroom")
+    (job,) = jobs_of(tmp_path, "jobs: [a red mushroom]")
+    assert (job.folder / "config.yaml").is_file()
+    with pytest.raises(UserError, match=r"'a-red-mushroom': .* holds a run with other settings"):
+        jobs_of(tmp_path, "jobs: [{prompt: a red mushroom, seed: 7}]")
 
 
 # Resources
@@ -322,6 +333,19 @@ def test_the_evidence_is_that_of_the_distances() -> None:
     assert evidence(ask, x * 0.0) == pytest.approx(1.0, abs=1e-4)
     assert evidence(ask, x * 2.0) == pytest.approx(0.0, abs=1e-4)
     assert evidence(ask, x * 3.0) < 0.0
+
+
+def test_a_worker_watches_as_the_command_says(tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    actor = SimpleNamespace(work=SimpleNamespace(remote=lambda *values: told.extend(values)))
+    worker = SimpleNamespace(remote=lambda threads: actor)
+    hands = RayHands(None, Share(1, 1.0, 0.0, 2.0), worker)
+    choose(Watching(verbose=True, previews=0, films=False, log="wandb"))
+    (job,) = named(tmp_path, "one")
+    hands.start(job)
+    assert told[0] == job.as_data()
+    assert Watching(**told[1]) == Watching("quiet", previews=0, films=False, log="wandb")
 
 
 # A worker keeps its priors

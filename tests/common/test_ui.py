@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import urllib.request
@@ -17,7 +18,7 @@ from maquette.common.commands.ui import ui
 from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
 from maquette.common.ui.desk import DESK, Desk, Ticket
-from maquette.common.ui.server import opened
+from maquette.common.ui.server import opened, trim
 from maquette.common.ui.state import files_of, state_of, told
 from tests.browser import browser, page_at, picture
 from tests.made_run import ball, made_run
@@ -184,6 +185,18 @@ def test_beyond_this_machine_a_password_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="MAQUETTE_PASSWORD"):
         ui(str(tmp_path / "runs"), host="0.0.0.0")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_copies_are_bounded_in_all(tmp_path: Path) -> None:
+    for age, name in enumerate(("a/new.png", "b/old.png", "c/oldest.png")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x" * 100)
+        os.utime(tmp_path / name, ns=(10**18 - age, 10**18 - age))
+    trim(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["new.png", "old.png"]
+    trim(tmp_path, 99)
+    assert list(tmp_path.rglob("*.png")) == []
+    trim(tmp_path / "nowhere", 1)
 
 
 def test_progress_for_people() -> None:

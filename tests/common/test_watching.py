@@ -62,7 +62,11 @@ def run(tmp_path: Path) -> Run:
 class Ball:
     """A `Subject`: red from everywhere, and its normals look along +X."""
 
+    def __init__(self) -> None:
+        self.together: list[int] = []
+
     def pictured(self, cameras: Cameras, resolution: int) -> Look:
+        self.together.append(len(cameras))
         shape = (len(cameras), resolution, resolution)
         red, front = torch.zeros(*shape, 3), torch.zeros(*shape, 3)
         red[..., 0], front[..., 0] = 1.0, 1.0
@@ -222,6 +226,25 @@ def test_the_announcement_says_where_what_and_with_whom(run: Run, capsys) -> Non
     assert judge == "prior: CLIP openai/clip-vit-base-patch16, 1 views a step"
 
 
+def test_each_line_says_which_stage_of_how_many(run: Run, capsys) -> None:
+    announce(run)
+    with stage_progress("coarse", 500) as meter:
+        meter.update(25, {"loss": 1.0})
+    with doing("export") as tell:
+        tell("bake")
+    *_, step, part = capsys.readouterr().err.splitlines()
+    assert step.startswith("coarse  25/500  stage 1 of 3  ")
+    assert part == "export  stage 3 of 3  bake"
+    choose(Watching(output="json"))
+    with stage_progress("fine", 2) as meter:
+        meter.update(1)
+    with stage_progress("invert", 2) as meter:
+        meter.update(1)
+    told, unnamed = objects(capsys.readouterr().out)
+    assert (told["stage_number"], told["stages"]) == (2, 3)
+    assert (unnamed["stage_number"], unnamed["stages"]) == (None, None)
+
+
 def test_the_rest_is_known_from_a_like_run_beside(run: Run) -> None:
     assert seconds_after(run, "coarse") is None
     assert seconds_after(run, "vae") == 0.0
@@ -344,8 +367,10 @@ class Truth:
         from maquette.common.priors.noise import cosine_schedule
 
         self.schedule, self.image = cosine_schedule(100), image
+        self.encoded: list[int] = []
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
+        self.encoded.append(len(image))
         return 2.0 * image.permute(0, 3, 1, 2) - 1.0
 
     def predict_noise(self, x_t, t, condition):
@@ -367,7 +392,8 @@ class Empty:
 def test_what_the_prior_wants_is_its_guided_guess() -> None:
     image = torch.rand(1, 8, 8, 3) * 0.5
     loss = SDS(guidance_scale=3.0)
-    judge = ScoreDistillation(Truth(image), Empty(), loss, 10)  # pyright: ignore
+    prior = Truth(image)
+    judge = ScoreDistillation(prior, Empty(), loss, 10)  # pyright: ignore
     cameras = orbit(2)
     views = Views(torch.rand(2, 8, 8, 3), cameras, torch.ones(3), lambda: torch.ones(2, 8, 8))
     before = torch.get_rng_state()
@@ -376,8 +402,37 @@ def test_what_the_prior_wants_is_its_guided_guess() -> None:
     assert wanted is not None
     # x0 is linear in the noise: guidance moves it by 3 times 0.1 in [-1, 1], 0.15 in [0, 1].
     torch.testing.assert_close(wanted, (image + 0.15).expand(2, -1, -1, -1), atol=1e-4, rtol=0)
+    assert set(prior.encoded) == {1}  # an autoencoder never holds more than one view
     judge.group = 3
     assert wanted_views(judge, views, 0) is None
+
+
+class Blind(Truth):
+    """A latent prior that nothing decodes."""
+
+    space = "latent"
+    asked = 0
+
+    def decode_image(self, x: torch.Tensor) -> None:
+        self.asked += 1
+
+
+def test_a_prior_that_shows_nothing_is_asked_once(run: Run) -> None:
+    class Judged(Ball):
+        def judged(self, cameras: Cameras, step: int) -> Views:
+            count = len(cameras)
+            image, opacity = torch.rand(count, 8, 8, 3), torch.ones(count, 8, 8)
+            return Views(image, cameras, torch.ones(3), lambda: opacity)
+
+    choose(Watching(log="none"))
+    prior = Blind(torch.rand(1, 8, 8, 3))
+    with Growth(run, "coarse", run.coarse, total=4, start=0) as growth:
+        growth._subject = Judged()
+        growth._judge = ScoreDistillation(prior, Empty(), SDS(), 4)  # pyright: ignore
+        growth.picture(1)
+        growth.picture(4)
+    assert prior.asked == 1
+    assert growth._judge is None
 
 
 # Films and curves
@@ -426,7 +481,9 @@ def test_the_ends_are_pictured(run: Run, tmp_path: Path) -> None:
         growth._subject = Ball()
         for step in range(1, 5):
             growth.after(step, {"loss": 1.0})
-    picture_end(run.fine, Ball(), 32)
+    ball = Ball()
+    picture_end(run.fine, ball, 32)
+    assert ball.together == [1, 4, 4, 4, 4]  # a surface is found for four views at once
     with Image.open(run.fine / "poster.png") as poster:
         assert poster.size == (64, 64)
     with Image.open(run.fine / "turntable.webp") as film:
