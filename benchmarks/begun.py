@@ -80,20 +80,23 @@ def main() -> None:
     parser.add_argument("--damages", type=int, default=len(DAMAGES), help="first ones only")
     parser.add_argument("--painted", type=int, default=len(PAINTED), help="first toys only")
     parser.add_argument("--steps", type=int, default=None, help="of the fine stage")
+    parser.add_argument("--set", action="append", default=[], dest="settings", help="of both")
     parser.add_argument("--runs", type=Path, default=Path("runs/begun"))
     given = parser.parse_args()
+    settings = [] if given.steps is None else [f"fine.steps={given.steps}"]
+    settings += given.settings
     truth = build(CAPTION).mesh
     wanted, rows = visible_points(truth), []
     for name, damage in list(DAMAGES.items())[: given.damages]:
         broken = damage(truth)
         before = surface_scores(visible_points(broken), wanted)[0]
-        run = made_of(broken, CAPTION, given.runs / slug(name), "exact", False, given.steps)
+        run = made_of(broken, CAPTION, given.runs / slug(name), "exact", False, settings)
         rows.append([name, f"{before:.3f}", f"{evaluate_run(run).f_score:.3f}"])
         print(*rows[-1], flush=True)
     painted = []
     for caption in PAINTED[: given.painted]:
         folder = given.runs / slug(f"painted {caption}")
-        run = made_of(build(caption).mesh, caption, folder, None, True, given.steps)
+        run = made_of(build(caption).mesh, caption, folder, None, True, settings)
         painted.append([caption, f"{evaluate_run(run).psnr:.1f}"])
         print(*painted[-1], flush=True)
     body = (
@@ -103,12 +106,12 @@ def main() -> None:
         f"{table(['caption', 'PSNR, dB'], painted)}"
     )
     print(body)
-    if given.steps is None and len(rows) == len(DAMAGES) and len(painted) == len(PAINTED):
+    if not settings and len(rows) == len(DAMAGES) and len(painted) == len(PAINTED):
         write_section("begun.py", body)
 
 
 def made_of(
-    mesh: Mesh, caption: str, folder: Path, prior: str | None, keep: bool, steps: int | None
+    mesh: Mesh, caption: str, folder: Path, prior: str | None, keep: bool, settings: list[str]
 ) -> Run:
     """The finished run that began with a mesh; it is gone on with where it was left."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +121,6 @@ def made_of(
         shape = trimesh.Trimesh(places, mesh.faces.numpy(), process=False)
         shape.remove_unreferenced_vertices()
         shape.export(file)
-    settings = [] if steps is None else [f"fine.steps={steps}"]
     choices = Choices(prior=prior, settings=settings, out=str(folder / "run"))
     with failing_in_one_line(str(folder)):
         source, told = look_at(mesh_words(str(file), keep, "y", None))
