@@ -5,11 +5,13 @@
 Writes ball.obj, ball.mtl and ball.png where it stands, and prints the memory that it took at most.
 """
 
+import importlib
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
-import bpy
+bpy: Any = importlib.import_module("bpy")  # there is one in Blender alone
 
 
 def material(size: int, colors: str):
