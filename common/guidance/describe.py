@@ -33,8 +33,8 @@ KEPT = 24
 """Candidates that are looked at more closely."""
 OWN_COLORS = 2
 SURE = 5.0
-"""Standard errors by which a paint must explain the picture better than a plainer one: there are many,
-and a pair of words that training held out is oftener taken for another paint than is true."""
+"""Standard errors by which a paint must explain the picture better than a plainer one: there are
+many, and a pair that training held out is oftener taken for a third colour than is true."""
 DRAWS = 2
 LEAST_PSNR = 17.0
 """In dB; a prior that comes no nearer to a picture at the highest level doesn't know what it is."""
