@@ -102,8 +102,8 @@ def test_a_known_caption_leaves_the_angles_alone_to_be_found() -> None:
     assert prior.rows < 250
 
 
-def test_a_plainer_caption_is_taken_unless_another_is_surely_better() -> None:
-    """Two captions whose errors differ by less than their spread: the one of fewer words."""
+def test_a_plainer_caption_is_taken_unless_another_is_clearly_better() -> None:
+    """Of two captions whose errors hardly differ, the one of fewer words."""
     plain, painted = Caption("duck", "yellow"), Caption("duck", "yellow", "red")
 
     class Unsure(KnowsOne):
