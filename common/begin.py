@@ -19,6 +19,9 @@ from .guidance.suited import enlarged, suited_to, suited_to_one, told
 from .runs.folder import Run, open_or_create, open_run
 from .runs.stage import FINE, STAGES, Stage
 
+PAINT = "paint"
+"""The configuration for a mesh that is painted by a prior of the toybox."""
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -126,7 +129,7 @@ def with_mesh(prompt: str, mesh: Mapping[str, object], choices: Choices) -> RunC
     if choices.loras:
         pairs = [*_prior_pairs((FINE,), "loras", _listed(choices.loras)), *pairs]
     fixed: dict[str, Any] = {"seed": choices.seed, "device": choices.device, "mesh": dict(mesh)}
-    file, beneath = choices.config, DEFAULT_CONFIG
+    file, beneath = choices.config, PAINT if mesh["keep"] else DEFAULT_CONFIG
     config = build_config(prompt, file, pairs, **fixed)
     if may_differ(file) and (suited := _suited(config, choices)) is not None:
         beneath = suited
