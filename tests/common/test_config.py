@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -334,3 +335,22 @@ def test_any_prompt_survives_yaml(prompt: str) -> None:
         return
     config = RunConfig(prompt=prompt)
     assert RunConfig.model_validate(yaml.safe_load(to_yaml(config))) == config
+
+
+def test_a_mesh_s_paint_is_decided_at_high_noise() -> None:
+    from maquette.common.begin import Choices, mesh_words, with_mesh
+
+    def fine(keep: bool, **choices: Any) -> Any:
+        words = mesh_words("toy.obj", keep, "y", None)
+        return with_mesh("a red mug", words, Choices(**choices)).fine
+
+    painted = fine(keep=True)
+    assert painted.paint_from == 0
+    assert painted.distillation.t_min == [(0, 0.8), (100, 0.7), (130, 0.02)]
+    assert painted.distillation.t_max == [(0, 0.98), (110, 0.98), (150, 0.5)]
+    half = fine(keep=True, preset="fast")
+    assert half.distillation.t_max == [(0, 0.98), (55, 0.98), (75, 0.5)]
+    refined, exact = fine(keep=False), fine(keep=True, prior="exact")
+    assert refined.paint_from is None
+    assert refined.distillation.t_min == exact.distillation.t_min == 0.02
+    assert exact.paint_from == 0
