@@ -536,6 +536,20 @@ def train_prior(
     typer.echo(folder)
 
 
+@app.command("blend-priors")
+def blend_priors(
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="What a training began with.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="What came of it.")],
+    out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the mean goes.")],
+    share: Annotated[float, typer.Option("--share", metavar="S", help="Of the second.")] = 0.6,
+) -> None:
+    """Average the weights of two of the embedded prior's trainings, one begun with the other's."""
+    settle(None)
+    from maquette.common.embedded.training.command import blend_priors
+
+    typer.echo(blend_priors(first, second, share, out))
+
+
 shelf.register(app)
 many.register(app)
 view.register(app)

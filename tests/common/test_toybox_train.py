@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maquette.common.config.priors import PriorConfig
@@ -27,13 +27,13 @@ from maquette.common.device import computes_bf16
 from maquette.common.embedded.door import load
 from maquette.common.embedded.names import EMBEDDED, VERSION_FILE
 from maquette.common.embedded.training import autoencoder, data, diffusion, loop, models
-from maquette.common.embedded.training.command import train_prior
+from maquette.common.embedded.training.command import blend_priors, train_prior
 from maquette.common.embedded.training.settings import (
     KINDS,
     TrainConfig,
     settings_for,
 )
-from maquette.common.embedded.version import check_version
+from maquette.common.embedded.version import check_version, write_version
 from maquette.common.embedded.vocabulary import HELD_OUT_COLORS, HELD_OUT_PATTERNS, token_ids
 from maquette.common.errors import UserError
 from maquette.common.priors.base import Condition, Reference
@@ -577,6 +577,44 @@ def test_a_network_begun_with_one_of_before_forgets_nothing() -> None:
         unet: Any = net.unet
         found = unet(seen, t, encoder_hidden_states=states, class_labels=labels).sample
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    """All weights of a diffusers folder's denoiser."""
+    found: dict[str, Tensor] = {}
+    for part in ("unet", "text_encoder"):
+        for file in sorted((folder / part).glob("*.safetensors")):
+            found |= {f"{part}.{k}": v.float() for k, v in load_file(file).items()}
+    return found
+
+
+def test_a_blend_lies_between_two_trainings(trained: dict[str, Path], tmp_path: Path) -> None:
+    """Weights are means in the given share; inputs that the first isn't told are the second's."""
+    first, second, out = (tmp_path / name for name in ("first", "second", "out"))
+    shutil.copytree(trained["pixel"] / "model", first)
+    shutil.copytree(first, second)
+    for folder, factor in ((first, 1.0), (second, 3.0)):
+        for file in folder.rglob("*.safetensors"):
+            values = load_file(file)
+            if folder == first and "conv_in.weight" in values:  # as before there was a reference
+                values["conv_in.weight"] = values["conv_in.weight"][:, :3].contiguous()
+            save_file({k: factor * v for k, v in values.items()}, file)
+        write_version(folder, {"images": factor})
+    assert blend_priors(str(first), str(second), 0.25, str(out)) == out
+    known, found = weights_of(trained["pixel"] / "model"), weights_of(out)
+    assert known.keys() == found.keys()
+    for name, value in known.items():
+        wanted = 1.5 * value
+        if name == "unet.conv_in.weight":
+            wanted[:, 3:] = 3.0 * value[:, 3:]
+        torch.testing.assert_close(found[name], wanted, rtol=2e-3, atol=1e-6, msg=name)
+    load(PriorConfig(name=str(out)))
+    for share, place, words in ((1.5, "new", "0 to 1"), (0.5, "out", "there already")):
+        with pytest.raises(UserError, match=words):
+            blend_priors(str(first), str(second), share, str(tmp_path / place))
+    with pytest.raises(UserError, match="another network"):
+        blend_priors(str(EMBEDDED["toybox-pixel"]), str(second), 0.5, str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_dots_are_those_of_the_toybox() -> None:

@@ -70,6 +70,20 @@ def train_prior(
     return folder / "model"
 
 
+def blend_priors(first: str, second: str, share: float, out: str) -> Path:
+    """Average the weights of two trainings' denoisers; returns the diffusers folder.
+
+    first, second: diffusers folders or folders of trainings, the second begun with the first.
+    share: of the second, in [0, 1]; see `blend.blend`. Raises UserError for anything that can't be.
+    """
+    from .blend import blend
+
+    folder = expanded(out, "--out")
+    sources = [_model_of(given, "unet/config.json", "blend-priors") for given in (first, second)]
+    blend(sources[0], sources[1], share, folder)
+    return folder
+
+
 def _begin(config: TrainConfig, folder: Path, vae: Path | None, device: torch.device) -> Any:
     """Make the folder of a training, and its settings; gives the autoencoder of a latent one."""
     try:

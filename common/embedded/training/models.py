@@ -149,7 +149,7 @@ def build_scheduler(clip: bool) -> DDIMScheduler:
     )
 
 
-def save_denoiser(net: Denoiser, vae: AutoencoderKL | None, folder: Path) -> None:
+def save_denoiser(net: Denoiser | Any, vae: AutoencoderKL | None, folder: Path) -> None:
     """Write a pipeline's folder, in half precision and shards that any host takes."""
     unet, text = halved(net.unet), halved(net.text)
     with quiet_libraries():
@@ -184,7 +184,7 @@ def load_alike(module: nn.Module, folder: Path) -> int:
     told nothing of reference images and surfaces becomes one that is and does not listen yet: the
     weights of its new inputs are zero. Of other inputs those that both have at the front are taken.
     """
-    kept, shapes = module.state_dict(), _shapes(folder)
+    kept, shapes = module.state_dict(), weight_shapes(folder)
     plain = {"class_embedding.linear_1.weight": FEATURES}
     if "conv_out.bias" in kept and shapes.get("conv_out.bias") == kept["conv_out.bias"].shape:
         plain["conv_in.weight"] = len(kept["conv_out.bias"])
@@ -215,7 +215,8 @@ def _levels(names: Iterable[str]) -> set[str]:
     return {found[1] for name in names if (found := _LEVEL.match(name))}
 
 
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of all weights in a component's folder, by name."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as tensors:
