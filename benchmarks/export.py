@@ -1,6 +1,7 @@
 """An export beside what other programs make of the same mesh: time, memory, likeness.
 
     python benchmarks/export.py [--faces 20000 200000 1000000] [--texture-size 4096] [--limit 900]
+    python benchmarks/export.py --ways maquette --faces 1000000    # a section of its own
 
 Each way begins with a rough ball in memory, of whose faces none are taken away, and ends with a
 coloured file on disk. Each runs in a process of its own, so that its memory can be told; Blender
@@ -237,7 +238,7 @@ def rows_of(faces: int, given: argparse.Namespace) -> tuple[list[list[str]], lis
     with tempfile.TemporaryDirectory() as name:
         place = Path(name) / "mesh.npz"
         np.savez(place, vertices=mesh.vertices.numpy(), faces=mesh.faces.numpy())
-        for way in WAYS:
+        for way in given.ways:
             found = tried(way, place, given.texture_size, given.limit)
             if isinstance(found, str):
                 rows.append([way, f"{faces:,}", found, "-", "-", "-"])
@@ -256,6 +257,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, nargs="+", default=[20_000, 200_000, 1_000_000])
     parser.add_argument("--texture-size", type=int, default=4096)
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for one file")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--mesh", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -267,7 +269,8 @@ def main() -> None:
         found, own = rows_of(faces, given)
         rows += found
         steps += [] if own is None else [own]
-        write_section("export.py", told(rows, steps, given.texture_size))
+        some = "" if given.ways == list(WAYS) else f" --ways {' '.join(given.ways)}"
+        write_section(f"export.py{some}", told(rows, steps, given.texture_size))
 
 
 def told(rows: list[list[str]], steps: list[list[str]], size: int) -> str:
