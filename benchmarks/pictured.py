@@ -42,7 +42,7 @@ HIGHEST = 30.0
 """Degrees above the horizon up to which the pictures are taken."""
 FAR = (120, 150, 180, 210, 240)
 """Degrees from the picture's camera to the views of the far side."""
-PIXELS = 512
+PIXELS, THUMB = 512, 76
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,8 @@ def row(number: int, caption: str, options: argparse.Namespace) -> Tensor:
     truth, model = toy_of(number, caption), turned(load_finished(run), azimuth)
     around = orbit(4)
     cameras = Cameras(around.azimuth + azimuth, around.elevation, around.distance, around.fovy)
-    shown = cutouts(truth, at(azimuth, elevation), 112)
+    shown = cutouts(truth, at(azimuth, elevation), THUMB)
     picture = shown[..., 3:] * shown[..., :3] + (1.0 - shown[..., 3:])
-    found, _ = unlit_views(model, cameras, 112)
-    wanted, _ = albedo_views(truth, cameras, 112, NEUTRAL)
+    found, _ = unlit_views(model, cameras, THUMB)
+    wanted, _ = albedo_views(truth, cameras, THUMB, NEUTRAL)
     return torch.cat([picture, found, wanted])
