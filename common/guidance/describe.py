@@ -19,7 +19,8 @@ from torch import Tensor
 from ..priors.base import Condition, Prior
 from ..scene.cameras import Cameras
 from ..toybox.grammar import CATEGORIES, COLORS, Caption, paints
-from .classify import Opinion, noise_errors
+from .classify import noise_errors
+from .reference import Portrait
 from .timesteps import share_to_timestep
 
 LEVELS = (0.5, 0.7, 0.85)
@@ -72,8 +73,8 @@ def describe(
     caption: what it shows, if that is known. About a thousand rows of the prior, three times as
     many for an unknown elevation. Draws no random numbers of the run.
     """
-    white = rgba[..., 3:] * rgba[..., :3] + (1.0 - rgba[..., 3:]) * backdrop.to(rgba)
-    jury = _Jury(prior, prior.encode_image(white[None]), camera, seed)
+    shown = Portrait(rgba, camera).before(backdrop.to(rgba))
+    jury = _Jury(prior, prior.encode_image(shown[None]), camera, seed)
     heights = [math.radians(h) for h in HEIGHTS] if elevation is None else [elevation]
     directions = [(2.0 * math.pi * i / TURNS, h) for h in heights for i in range(TURNS)]
     if caption is None:
@@ -96,32 +97,32 @@ class _Jury:
         self.prior, self.x, self.camera = prior, x, camera
         self.generator = torch.Generator().manual_seed(seed)
 
-    def opinion(
+    def errors(
         self, candidates: Sequence[Candidate], levels: Sequence[float], draws: int
-    ) -> Opinion:
-        """The errors of candidates, `[D, n, 1]`, by draw."""
+    ) -> Tensor:
+        """The mean squared errors of the noise under each candidate, `[D, n]`, by draw."""
         condition, count = self._condition(candidates), len(candidates)
         alike, found = (count, -1, -1, -1), []
         for share in levels:
             for _ in range(draws):
                 noise = torch.randn(self.x.shape, generator=self.generator).to(self.x)
                 x, eps = self.x.expand(alike), noise.expand(alike)
-                found.append(noise_errors(self.prior, x, eps, share, [condition]).T)
-        return Opinion(torch.stack(found))
+                found.append(noise_errors(self.prior, x, eps, share, [condition])[0])
+        return torch.stack(found)
 
     def best(
         self, candidates: Sequence[Candidate], levels: Sequence[float], draws: int = 1
     ) -> list[Candidate]:
         """Those of the candidates that explain the picture best, the best one first."""
-        errors = self.opinion(candidates, levels, draws).errors.log().mean(dim=0)[:, 0]
+        errors = self.errors(candidates, levels, draws).log().mean(dim=0)
         return [candidates[i] for i in errors.argsort()[:KEPT].tolist()]
 
     def plainest(
         self, candidates: Sequence[Candidate], levels: Sequence[float], draws: int
     ) -> Candidate:
         """The one with the fewest words that none explains the picture clearly better than."""
-        errors = self.opinion(candidates, levels, draws).errors.log().mean(dim=0)[:, 0]
-        alike = (errors < errors.min() + MARGIN).nonzero()[:, 0].tolist()
+        errors = self.errors(candidates, levels, draws).log().mean(dim=0)
+        alike = (errors < errors.min() + MARGIN).nonzero().flatten().tolist()
 
         def plainness(i: int) -> tuple[int, float]:
             return len(candidates[i].caption.text.split()), float(errors[i])
@@ -133,7 +134,7 @@ class _Jury:
 
         The error of the clean x is the noise's times (sigma / alpha)^2; the peak is x's own range.
         """
-        error = float(self.opinion([candidate], LEVELS[-1:], DRAWS).errors.mean())
+        error = float(self.errors([candidate], LEVELS[-1:], DRAWS).mean())
         schedule = self.prior.schedule
         t = share_to_timestep(LEVELS[-1], len(schedule))
         ratio = float(schedule.sigma[t] / schedule.alpha[t])

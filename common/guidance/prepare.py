@@ -223,9 +223,7 @@ def _exact(
     return ExactPrior(stage.space, options.instances, device, options.instance, shown)
 
 
-def _described(
-    run: Run, stage: Stage, config: AnyStageConfig, prior: PretrainedPrior, prompt: str
-) -> Shown:
+def _described(run: Run, stage: Stage, prior: PretrainedPrior, prompt: str) -> Shown:
     """What the run's picture shows, as a prior of the toybox has it, found out once a run."""
     picture, known = portrait(run).to(prior.device), elevation_of(run)
     say(f"{stage.name}: asking the prior what the picture shows")
@@ -302,7 +300,7 @@ def _pretrained(
     seconds = round(time.monotonic() - began, 2)
     run.event("prior loaded", stage=stage.name, **pin, dtype=str(prior.dtype), seconds=seconds)
     if asks and shown is None:
-        shown = _described(run, stage, config, prior, prompt)
+        shown = _described(run, stage, prior, prompt)
     prompt = shown.caption if shown else prompt
     known = _embedded(run, stage, config, prior, prompt, known, pin)
     told = _shows(prior, config, pictured) or _told(config, prior.takes_camera)

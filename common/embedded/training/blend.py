@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -50,7 +49,7 @@ def blend(first: Path, second: Path, share: float, out: Path) -> None:
     vae: Any = None
     if (second / "vae").is_dir():
         vae = AutoencoderKL.from_pretrained(second / "vae", use_safetensors=True)
-    save_denoiser(SimpleNamespace(unet=unet, text=text), vae, out)
+    save_denoiser(unet, text, vae, out)
     made = [json.loads((f / VERSION_FILE).read_text("utf-8"))["training"] for f in (first, second)]
     write_version(out, {"share of the second": share, "blend": made})
 

@@ -156,7 +156,7 @@ class DiffusionTask:
 
     def export(self, folder: Path) -> None:
         """Write the average as a diffusers pipeline."""
-        save_denoiser(self.average, self.vae, folder)
+        save_denoiser(self.average.unet, self.average.text, self.vae, folder)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds beside the networks and the optimizer."""

@@ -149,13 +149,14 @@ def build_scheduler(clip: bool) -> DDIMScheduler:
     )
 
 
-def save_denoiser(net: Denoiser | Any, vae: AutoencoderKL | None, folder: Path) -> None:
+def save_denoiser(
+    unet: nn.Module, text: nn.Module, vae: AutoencoderKL | None, folder: Path
+) -> None:
     """Write a pipeline's folder, in half precision and shards that any host takes."""
-    unet, text = halved(net.unet), halved(net.text)
     with quiet_libraries():
         shared: dict[str, Any] = {
-            "unet": unet,
-            "text_encoder": text,
+            "unet": halved(unet),
+            "text_encoder": halved(text),
             "tokenizer": build_tokenizer(),
             "scheduler": build_scheduler(clip=vae is None),
             "safety_checker": None,
