@@ -4,6 +4,7 @@
     python benchmarks/known_answer.py --prior blind         # the learned one, not told the camera
     python benchmarks/known_answer.py --prior exact         # the exact one
     python benchmarks/known_answer.py --image               # what the prior makes of a picture
+    python benchmarks/known_answer.py --image --found       # what it takes one for
     python benchmarks/known_answer.py --image --mesh        # what a run makes of one
 
 One caption of every category, eight of them in a colour or pattern that the learned prior was never
@@ -27,6 +28,7 @@ from continuation import continued, sheet
 from continuation import report as report_continued
 from kept import begun, failing_in_one_line, kept
 from pictured import pictured
+from recognition import recognised
 from results import table, write_section
 
 from maquette.coarse.train import run_coarse
@@ -103,7 +105,13 @@ def main() -> None:
     parser.add_argument("--image", action="store_true", help="the prior alone, shown a picture")
     parser.add_argument("--mesh", action="store_true", help="with --image: whole runs")
     parser.add_argument("--tilt", help="with --mesh: degrees the elevation is told wrong, or auto")
+    parser.add_argument("--found", action="store_true", help="with --image: what it is taken for")
     options = parser.parse_args()
+    if options.image and options.found:
+        with failing_in_one_line(options.prior):
+            embedded = "toybox-pixel" if options.prior == "toybox" else options.prior
+            recognised(load(PriorConfig(name=embedded)), pictured_captions(), options.limit)
+        return
     if options.image and options.mesh:
         pictured(pictured_captions(), options)
         return
