@@ -26,8 +26,12 @@ LABELS = FEATURES + RELATIVE
 BUFFER = 7
 """Channels of a surface: whether a pixel sees it, its unit normal, the point (world units)."""
 PERIODS = (0.6, 0.4, 0.3)
-"""World units after which the waves of `surface_map` repeat; stripes do after 0.3, checks 0.4."""
-SURFACE = BUFFER + 6 * len(PERIODS)
+"""World units after which the waves of `surface_map` repeat."""
+STRIPES, CHECKS, STEEPNESS = 0.3, 0.4, 4.0
+"""Periods of stripes and of checks (world units), and how sharply their rules turn at an edge."""
+RULES = 4
+"""Channels for the rules of stripes across X, Y and Z and of checks."""
+SURFACE = BUFFER + 6 * len(PERIODS) + RULES
 
 
 def camera_features(cameras: Cameras) -> Tensor:
@@ -57,12 +61,18 @@ def relative_features(cameras: Cameras, reference: Cameras) -> Tensor:
 def surface_map(surface: Tensor) -> Tensor:
     """What a network is told of surfaces `[B, BUFFER, h, w]`: `[B, SURFACE, h, w]`.
 
-    The surfaces themselves, then sines and cosines of the points' coordinates over each of
-    `PERIODS`; zeros where there is none.
+    The surfaces themselves; sines and cosines of the points' coordinates over each of `PERIODS`;
+    on which side of the edges of stripes and checks the points lie, 1 or -1 but near an edge, for
+    a check is a product of three waves, which a few layers don't find. Zeros where there is none.
     """
     covered, points = surface[:, :1], surface[:, 4:]
     waves = [2.0 * math.pi / period * points for period in PERIODS]
-    return torch.cat([surface, *(covered * f for w in waves for f in (w.sin(), w.cos()))], dim=1)
+    stripes, checks = (
+        (STEEPNESS * (2.0 * math.pi / period * points).cos()).tanh() for period in (STRIPES, CHECKS)
+    )
+    told = [f for w in waves for f in (w.sin(), w.cos())]
+    told += [stripes, checks.prod(dim=1, keepdim=True)]
+    return torch.cat([surface, *(covered * f for f in told)], dim=1)
 
 
 def turned(surface: Tensor, angle: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from maquette.common.priors.camera_features import (
 from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.toybox.grammar import Caption
 from maquette.common.toybox.objects import ToyObject, build
+from maquette.common.toybox.patterns import Kind, Pattern
 from maquette.common.toybox.studio import surface_views
 
 SIDE = 48
@@ -66,8 +67,24 @@ def test_waves_by_hand() -> None:
         for wave in (math.sin, math.cos)
         for x in (0.05, 0.1, -0.2)
     ]
+    expected += [math.tanh(4 * math.cos(2 * math.pi / 0.3 * x)) for x in (0.05, 0.1, -0.2)]
+    sides = [math.tanh(4 * math.cos(2 * math.pi / 0.4 * x)) for x in (0.05, 0.1, -0.2)]
+    expected.append(math.prod(sides))
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
     assert not told[..., 1].any()
+
+
+@pytest.mark.parametrize(("kind", "axis"), [("striped", 0), ("striped", 2), ("checkered", 0)])
+def test_rules_are_those_of_the_patterns(kind: Kind, axis: int) -> None:
+    """Below zero where the other colour lies, and only there."""
+    none = torch.zeros(0, 3)
+    points = 1.8 * torch.rand(3, 4000, generator=torch.Generator().manual_seed(0)) - 0.9
+    surface = torch.cat([torch.ones(1, 4000), torch.zeros(3, 4000), points])[None, :, :, None]
+    told = surface_map(surface)[0, -4 + axis if kind == "striped" else -1, :, 0]
+    other = Pattern(kind, axis, none, none).covers(points.T, torch.zeros(4000, 3))
+    clear = told.abs() > 1e-3
+    assert float(clear.float().mean()) > 0.9
+    assert torch.equal(told[clear] < 0, other[clear])
 
 
 def test_who_turns_with_the_object_sees_the_same_surface_turned(toy: ToyObject) -> None:

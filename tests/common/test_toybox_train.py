@@ -421,6 +421,18 @@ def test_the_training_never_draws_a_held_out_caption() -> None:
     assert pairs & (known | set(HELD_OUT_PATTERNS.items()))
 
 
+def test_the_share_of_patterns_is_what_it_is_said_to_be() -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.5, 0.9):
+        drawn = [data.draw_caption(rng, patterned=share) for _ in range(4000)]
+        with_one = [c for c in drawn if c.pattern is not None]
+        # Held-out pairs, oftener among patterns, are drawn again; 4000 draws spread by .008.
+        assert len(with_one) / len(drawn) == pytest.approx(share, abs=0.05)
+        assert sum(c.second is not None for c in with_one) / len(with_one) == pytest.approx(
+            0.5, abs=0.06
+        )
+
+
 def test_views_cover_the_sphere_evenly() -> None:
     views = data.draw_views(
         config(reference_share=0.0, fovy=(30.0, 40.0)), 4000, np.random.default_rng(1), False
@@ -577,6 +589,33 @@ def test_a_network_begun_with_one_of_before_forgets_nothing() -> None:
         unet: Any = net.unet
         found = unet(seen, t, encoder_hidden_states=states, class_labels=labels).sample
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_what_a_teacher_answers_is_learned_where_nothing_new_is_told() -> None:
+    """The error is the distance to the teacher there, and to the truth where a surface is told."""
+    settings = config(resolution=16, widths=(8, 16))
+    torch.manual_seed(0)
+    net, teacher = models.Denoiser(settings), models.Denoiser(settings)
+    schedule, _ = diffusion.diffusion_schedule(models.build_scheduler(clip=True))
+    noise = torch.Generator().manual_seed(1)
+    x, t = torch.randn(2, 3, 16, 16, generator=noise), torch.tensor([500, 500])
+    surface = torch.zeros(2, BUFFER, 16, 16)
+    surface[1] = 1.0
+    toy = Caption("mushroom", "red")
+    poses = torch.tensor([data.Told("", True).pose(data.View(toy, 0, 0.1, 0.2, 0.7))] * 2)
+    ids = torch.tensor([token_ids("a red mushroom")] * 2)
+    examples = diffusion.Examples(x, ids, poses, torch.zeros_like(x), surface)
+
+    def errors(teacher: models.Denoiser | None) -> Tensor:
+        noise.manual_seed(2)
+        with torch.no_grad():
+            return diffusion.velocity_errors(net, schedule, examples, t, noise, settings, teacher)
+
+    alone, taught, own = errors(None), errors(teacher), errors(net)
+    assert own[0] == 0.0
+    assert float((taught[0] - alone[0]).abs()) > 1e-3
+    torch.testing.assert_close(own[1], alone[1])
+    torch.testing.assert_close(taught[1], alone[1])
 
 
 def weights_of(folder: Path) -> dict[str, Tensor]:

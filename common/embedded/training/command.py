@@ -20,7 +20,7 @@ from ...errors import UserError
 from ...files import expanded, sole_writer
 from ...runs.folder import run_around
 from ...runs.loop import deterministic
-from ..names import VERSION_FILE
+from ..names import EMBEDDED, VERSION_FILE
 from ..version import check_version, write_version
 from .settings import TrainConfig, save_settings, settings_for
 
@@ -113,8 +113,11 @@ def _run(
             if config.kind == "vae"
             else DiffusionTask(config, vae, device)
         )
-        if begin is not None and isinstance(task, DiffusionTask):
-            task.begin_with(begin)
+        if isinstance(task, DiffusionTask):
+            if begin is not None:
+                task.begin_with(begin)
+            if config.teacher is not None:
+                task.learn_from(_model_of(config.teacher, "unet/config.json", "teacher"))
         train(Training(task, config, folder, device), _workers(config, device))
     finally:
         torch.use_deterministic_algorithms(before)
@@ -165,7 +168,7 @@ def _autoencoder(folder: Path, source: Path | None, device: torch.device) -> Any
 
 def _model_of(given: str, mark: str, option: str) -> Path:
     """The diffusers folder that is meant: itself, or that of a training; `mark` lies in it."""
-    source = expanded(given, option)
+    source = EMBEDDED[given] if given in EMBEDDED else expanded(given, option)
     for place in (source / "model", source):
         if (place / mark).is_file():
             return place

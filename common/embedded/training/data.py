@@ -32,8 +32,8 @@ DISTANCE = 3.0
 REFERENCE_ELEVATION = (-20.0, 60.0)
 """Degrees between which reference images are taken, from any azimuth."""
 VIEWS_OF_TOY = 2  # a toy is put up once for two pictures
-SHARES = {"plain": 0.4, "second": 0.1, "pattern": 0.25, "pattern and second": 0.25}
-"""How often a caption names what beside its category and its colour."""
+SECOND = (0.2, 0.5)
+"""Shares of the captions that name a second colour: of those without a pattern, with one."""
 
 
 class Batch(NamedTuple):
@@ -126,21 +126,31 @@ class Told:
         return [view.azimuth, view.elevation, view.fovy, *reference, *map(float, flags)]
 
 
-def draw_caption(rng: np.random.Generator, held_out: bool = False) -> Caption:
-    """A caption at random: of those that training may show, or of those it may not."""
+def draw_caption(
+    rng: np.random.Generator, held_out: bool = False, patterned: float = 0.5
+) -> Caption:
+    """A caption at random: of those that training may show, or of those it may not.
+
+    patterned: the share of captions that name a pattern.
+    """
     while True:
-        caption = _any_caption(rng)
+        caption = _any_caption(rng, patterned)
         if is_held_out(caption) == held_out:
             return caption
 
 
-def _any_caption(rng: np.random.Generator) -> Caption:
+def _any_caption(rng: np.random.Generator, patterned: float) -> Caption:
     category = CATEGORIES[rng.integers(len(CATEGORIES))]
     first, second = rng.choice(len(COLORS), size=2, replace=False)
     names = list(COLORS)
-    kind = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
-    pattern = PATTERNS[rng.integers(len(PATTERNS))] if "pattern" in kind else None
-    return Caption(category, names[first], names[second] if "second" in kind else None, pattern)
+    shares = [
+        whole * part
+        for whole, named in zip((1.0 - patterned, patterned), SECOND, strict=True)
+        for part in (1.0 - named, named)
+    ]
+    kind = rng.choice(len(shares), p=shares)  # plain, with a second colour, a pattern, with both
+    pattern = PATTERNS[rng.integers(len(PATTERNS))] if kind >= 2 else None
+    return Caption(category, names[first], names[second] if kind % 2 else None, pattern)
 
 
 def draw_views(
@@ -149,7 +159,7 @@ def draw_views(
     """`count` views, `VIEWS_OF_TOY` of each toy, from all over the sphere."""
     views: list[View] = []
     while len(views) < count:
-        caption = draw_caption(rng, held_out)
+        caption = draw_caption(rng, held_out, config.patterned_share)
         pictured = config.kind != "vae" and rng.random() < config.reference_share
         canonical = config.reference_canonical_share if pictured else config.canonical_share
         varied = config.instances > 0 and rng.random() >= canonical

@@ -41,7 +41,8 @@ SAMPLES: tuple[tuple[Caption, float], ...] = (
 class DiffusionTask:
     """A denoiser learns: what `loop.train` asks of it.
 
-    net, average: the networks in training and their moving average.
+    net, average: the networks in training and their moving average. teacher: the network whose
+    answers are kept, if the settings name one.
     """
 
     def __init__(self, config: TrainConfig, vae: Any | None, device: torch.device) -> None:
@@ -55,6 +56,7 @@ class DiffusionTask:
             self.net.unet.compile()
         self.schedule, _ = diffusion_schedule(build_scheduler(clip=vae is None))
         self.memory = Memory(config.memory) if config.reuse > 1 else None
+        self.teacher: Denoiser | None = None
 
     def batches(self, start: int, workers: int) -> Iterator[Batch]:
         """The training's batches from number `start` on."""
@@ -66,7 +68,9 @@ class DiffusionTask:
         t = stratified_timesteps(len(examples.x), len(self.schedule), noise, self.config.noise_skew)
         surface = shaken(examples.surface, self.config.surface_error, noise)
         examples = examples._replace(surface=surface)
-        errors = velocity_errors(self.net, self.schedule, examples, t, noise, self.config)
+        errors = velocity_errors(
+            self.net, self.schedule, examples, t, noise, self.config, self.teacher
+        )
         weights = snr_weights(self.schedule, t, self.config.snr_cap)
         return (weights * errors).mean(), by_band(errors.detach(), t, len(self.schedule))
 
@@ -75,11 +79,19 @@ class DiffusionTask:
 
         Raises UserError if none do.
         """
-        taken = load_alike(self.net.unet, folder / "unet")
-        taken += load_alike(self.net.text, folder / "text_encoder")
-        if not taken:
+        if not _take_over(self.net, folder):
             raise UserError(f"--begin: no weights in {folder} have the shape of these networks'")
         self.average.load_state_dict(self.net.state_dict())
+
+    def learn_from(self, folder: Path) -> None:
+        """Keep the answers of another denoiser where nothing new is told.
+
+        Raises UserError if it is of other shapes.
+        """
+        teacher = Denoiser(self.config).to(self.device).requires_grad_(False).eval()
+        if _take_over(teacher, folder) < len(teacher.state_dict()):
+            raise UserError(f"teacher: {folder} is of another network; give one of these widths")
+        self.teacher = teacher
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -187,6 +199,11 @@ class DiffusionTask:
         return Examples(*(torch.cat(pair) for pair in zip(fresh, old, strict=True)))
 
 
+def _take_over(net: Denoiser, folder: Path) -> int:
+    """Copy the weights of a diffusers folder that have their twin in a denoiser; how many did."""
+    return load_alike(net.unet, folder / "unet") + load_alike(net.text, folder / "text_encoder")
+
+
 def velocity_errors(
     net: Denoiser,
     schedule: NoiseSchedule,
@@ -194,17 +211,25 @@ def velocity_errors(
     t: Tensor,
     noise: torch.Generator,
     config: TrainConfig,
+    teacher: Denoiser | None = None,
 ) -> Tensor:
     """Squared errors `[B]` of the predicted velocity of examples noised to timesteps `[B]`.
 
-    The target is `v = alpha eps - sigma x` (Salimans and Ho 2022, appendix D).
+    The target is `v = alpha eps - sigma x` (Salimans and Ho 2022, appendix D); of examples that
+    tell neither a surface nor a picture it is what the teacher answers, if there is one.
     """
     x, ids, poses, reference, surface = examples
     eps = torch.randn(x.shape, generator=noise, device=x.device)
     alpha, sigma = schedule.at(t)
+    x_t, wanted = alpha * x + sigma * eps, alpha * eps - sigma * x
     with autocast(config, x.device), attention(x.device):
-        v = net(alpha * x + sigma * eps, t, ids, reference, poses, surface)
-    return (v.float() - (alpha * eps - sigma * x)).square().mean(dim=(1, 2, 3))
+        v = net(x_t, t, ids, reference, poses, surface)
+        bare = (Poses.of(poses).pictured == 0) & ~surface.flatten(1).any(dim=1)
+        if teacher is not None and bool(bare.any()):
+            asked = (part[bare] for part in (x_t, t, ids, reference, poses, surface))
+            with torch.no_grad():
+                wanted[bare] = teacher(*asked).float()
+    return (v.float() - wanted).square().mean(dim=(1, 2, 3))
 
 
 def snr_weights(schedule: NoiseSchedule, t: Tensor, cap: float) -> Tensor:

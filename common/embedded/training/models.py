@@ -200,7 +200,8 @@ def load_alike(module: nn.Module, folder: Path) -> int:
                 kept[twin].copy_(value)
                 taken += 1
             elif (least := plain.get(twin, 0)) and len(value) == len(kept[twin]):
-                alike = least if value.shape[1] < 2 * least else 2 * least
+                both = min(value.shape[1], kept[twin].shape[1])
+                alike = least if value.shape[1] < 2 * least else both
                 kept[twin].zero_()
                 kept[twin][:, :alike] = value[:, :alike]
                 taken += 1

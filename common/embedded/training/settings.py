@@ -63,6 +63,11 @@ class TrainConfig(Part):
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that render; null: none on the CPU, one a spare core beside a GPU."""
 
+    teacher: str | None = None
+    """A denoiser's folder, or toybox-pixel or toybox-latent: what it answers is what is learned
+    where neither a surface nor a picture is told, so that nothing it knows is lost (learning
+    without forgetting, Li and Hoiem 2016). null: what is learned is the truth everywhere."""
+
     rate: Positive = 1e-3
     batch: Annotated[int, Field(ge=2)] = 32
     warmup: Annotated[int, Field(ge=0)] = 200
@@ -87,6 +92,8 @@ class TrainConfig(Part):
     """Vertical field of view, degrees, drawn evenly in this range."""
     instances: Annotated[int, Field(ge=0)] = 64
     """How many varied sets of proportions there are beside the canonical one."""
+    patterned_share: Fraction = 0.5
+    """Share of the captions that name a pattern."""
     canonical_share: Fraction = 0.8
     """Share of the toys that have the canonical proportions."""
     caption_dropout: Fraction = 0.1
