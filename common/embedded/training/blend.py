@@ -19,6 +19,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from ...errors import UserError
+from ...priors.camera_features import LABELS, SURFACE
 from ...priors.pretrained import quiet_libraries
 from ..names import VERSION_FILE
 from ..version import check_version, write_version
@@ -42,7 +43,7 @@ def blend(first: Path, second: Path, share: float, out: Path) -> None:
     for folder in (first, second):
         check_version(folder)
     with quiet_libraries():
-        unet: Any = UNet2DConditionModel.from_pretrained(second / "unet", use_safetensors=True)
+        unet = _unet(second / "unet")
         text: Any = CLIPTextModel.from_pretrained(second / "text_encoder", use_safetensors=True)
     for module, part in ((unet, "unet"), (text, "text_encoder")):
         _mix(module.float(), first / part, share)
@@ -52,6 +53,16 @@ def blend(first: Path, second: Path, share: float, out: Path) -> None:
     save_denoiser(unet, text, vae, out)
     made = [json.loads((f / VERSION_FILE).read_text("utf-8"))["training"] for f in (first, second)]
     write_version(out, {"share of the second": share, "blend": made})
+
+
+def _unet(folder: Path) -> Any:
+    """The U-Net in a folder with the inputs of today; those that it isn't told have no weight."""
+    config: Any = UNet2DConditionModel.load_config(folder)
+    if config.get("projection_class_embeddings_input_dim") == LABELS:
+        config["in_channels"] = 2 * config["out_channels"] + SURFACE
+    unet: Any = UNet2DConditionModel.from_config(config)
+    load_alike(unet, folder)
+    return unet
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import torch
 from ...device import pick_device
 from ...errors import UserError
 from ...files import expanded, sole_writer
+from ...priors.pretrained import quiet_libraries
 from ...runs.folder import run_around
 from ...runs.loop import deterministic
 from ..names import EMBEDDED, VERSION_FILE
@@ -76,7 +77,8 @@ def blend_priors(first: str, second: str, share: float, out: str) -> Path:
     first, second: diffusers folders or folders of trainings, the second begun with the first.
     share: of the second, in [0, 1]; see `blend.blend`. Raises UserError for anything that can't be.
     """
-    from .blend import blend
+    with quiet_libraries():
+        from .blend import blend
 
     folder = expanded(out, "--out")
     sources = [_model_of(given, "unet/config.json", "blend-priors") for given in (first, second)]
@@ -100,9 +102,10 @@ def _begin(config: TrainConfig, folder: Path, vae: Path | None, device: torch.de
 def _run(
     config: TrainConfig, folder: Path, vae: Any | None, begin: Path | None, device: torch.device
 ) -> None:
-    from .autoencoder import AutoencoderTask
-    from .diffusion import DiffusionTask
-    from .loop import Training, train
+    with quiet_libraries():
+        from .autoencoder import AutoencoderTask
+        from .diffusion import DiffusionTask
+        from .loop import Training, train
 
     before = torch.are_deterministic_algorithms_enabled()
     deterministic(device)
