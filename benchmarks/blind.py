@@ -132,6 +132,7 @@ REMEDIES: dict[str, Remedy] = {
         "drawn more where words tell", "coarse.camera.azimuth_weights=[[0, 2], [90, 0.7], [180, 2]]"
     ),
     "symmetry": plain("left as right, softly", "coarse.losses.symmetry=300"),
+    "two views jointly": plain("shared keys and values, Hertz 2024", "*.prior.joint_views=2"),
     "starts": Remedy(
         "best of 4 short starts",
         lambda n: (f"coarse.starts={{count: 4, steps: {max(1, round(0.12 * n))}}}",),

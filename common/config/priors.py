@@ -72,6 +72,9 @@ class PriorConfig(Part):
     vae_dtype: VaeDtype = "auto"
     """Of the VAE; `auto` is the denoiser's, and float32 beside float16, in which many overflow.
     `bfloat16` halves its memory; float32 is taken where the device has no units for it."""
+    joint_views: Annotated[int, Field(ge=1, le=16)] = 1
+    """Views of a step, evenly around the object, that attend to each other in a U-Net that was not
+    trained for it (`priors.joint_views`); the stage's `views` must be a multiple."""
     resolution: Annotated[int, Field(ge=8, le=8192)] | None = None
     """Height and width in pixels of what the model sees; null is the model's own."""
     loras: Loras = []

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..config.scene import CameraConfig
 from ..errors import UserError
 from ..priors.base import Condition, Prior
+from ..priors.joint_views import apart
 from ..runs.folder import Run
 from ..runs.progress import say
 from ..runs.stage import Stage
@@ -102,12 +103,11 @@ def front_evidence(
     Above 0 it prefers the front; see `classify.Opinion.evidence`. None if it is told the same of
     both sides, or denoises several views jointly, which then are no single ones.
     """
-    if prior.group != 1:
-        return None
     conditions = own_and_other(conditioner, views.cameras)
-    if conditions is None:
-        return None
-    return _asked(prior, views, conditions, levels, draws).evidence(1, 0, TRACE)
+    with apart(prior):
+        if prior.group != 1 or conditions is None:
+            return None
+        return _asked(prior, views, conditions, levels, draws).evidence(1, 0, TRACE)
 
 
 def told_apart(judge: ScoreDistillation, look: Look, config: CameraConfig) -> float | None:
@@ -119,9 +119,10 @@ def told_apart(judge: ScoreDistillation, look: Look, config: CameraConfig) -> fl
     cameras = _facing(config, *AROUND, *(180.0 + away for away in AROUND))
     views = look(cameras.to(_device(judge.prior)))
     conditions = own_and_other(judge.conditioner, views.cameras)
-    if judge.prior.group != 1 or conditions is None:
-        return None
-    found = _asked(judge.prior, views, conditions, START_LEVELS, START_DRAWS)
+    with apart(judge.prior):
+        if judge.prior.group != 1 or conditions is None:
+            return None
+        found = _asked(judge.prior, views, conditions, START_LEVELS, START_DRAWS)
     return float(found.margins(0, 1).mean())
 
 

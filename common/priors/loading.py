@@ -22,6 +22,7 @@ from ..files import expanded
 from .adaptation import add_textual_inversions, merge_loras, weight_errors
 from .components import check_finite, check_tokenizers, load_modules
 from .headers import check_folder, choose_variant
+from .joint_views import join_views
 from .location import (
     UNUSED,
     Family,
@@ -97,6 +98,8 @@ def load_prior(
         ),
     )
     prior.notes += notes
+    if options.joint_views > 1:
+        join_views(prior, options.joint_views)
     save_memory(prior, options)
     return prior
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
 from ..scene.cameras import Cameras
 from .base import Condition
+from .joint_views import see_each_other
 from .latent_unet import StableDiffusionPrior
 from .noise import to_noise
 from .pretrained import LoadedPipeline
@@ -53,38 +54,6 @@ class MVDreamPrior(StableDiffusionPrior):
             return_dict=False,
         )[0]
         return to_noise(self.prediction, output.float(), x_t, *self.schedule.at(t))
-
-
-class JointAttention:
-    """An attention processor: the rows of a run are one long sequence."""
-
-    def __init__(self, group: int) -> None:
-        from diffusers.models.attention_processor import AttnProcessor2_0
-
-        self.group, self.plain = group, AttnProcessor2_0()
-
-    def __call__(
-        self,
-        attn: nn.Module,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        rows, length, width = hidden_states.shape
-        together = hidden_states.reshape(rows // self.group, self.group * length, width)
-        plain: Any = self.plain
-        return plain(attn, together, None, attention_mask, temb).reshape(rows, length, width)
-
-
-def see_each_other(unet: Any, group: int) -> None:
-    """Let the rows of a run attend to each other in a U-Net's self-attention, and nowhere else."""
-    unet.set_attn_processor(
-        {
-            name: JointAttention(group) if name.endswith("attn1.processor") else processor
-            for name, processor in unet.attn_processors.items()
-        }
-    )
 
 
 def camera_matrices(cameras: Cameras) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor
 from maquette.common.config.priors import PriorConfig
 from maquette.common.errors import UserError
 from maquette.common.priors.base import Condition
+from maquette.common.priors.joint_views import JointAttention
 from maquette.common.priors.loading import load_prior
 from maquette.common.priors.mvdream import (
-    JointAttention,
     MVDreamPrior,
     camera_matrices,
     stock_weights,
