@@ -32,9 +32,12 @@ FAST = [
     *("reuse=8", "memory=32768", "canonical_share=0.9", "caption_dropout=0.05"),
     *("named_views=0.1", "warmup=500", "checkpoint_minutes=1", "publish_minutes=1"),
 ]
-KINDS = {
+KINDS = {  # the latent one learns to paint a surface that it is told, and keeps the rest
     "pixel": ["batch=512", "rate=0.0015", "noise_skew=1.0", "surface_share=0.2"],
-    "latent": ["batch=256", "rate=0.001", "surface_share=0.6"],
+    "latent": [
+        *("batch=256", "rate=0.001", "surface_share=0.6", "patterned_share=0.75"),
+        *("noise_skew=1.0", "teacher=toybox-latent"),
+    ],
 }
 TINY = [
     *("text_width=16", "text_layers=1", "eval_views=2", "sample_steps=1", "instances=2"),
