@@ -11,7 +11,8 @@ One caption of every category, eight of them in a colour or pattern that the lea
 shown (marked *). Runs each with the default configuration, scores the mesh after the hand-off and
 after the fine stage, writes a table into RESULTS.md and a contact sheet into docs/images/. Runs and
 their scores are kept in `runs/known-answer/`, so a second call goes on where the first one stopped;
-`--part 0/2` and `--part 1/2` share the captions between two processes, a third call tabulates.
+`--part 0/2` and `--part 1/2` share the captions between two processes, a third call tabulates;
+`--seeds 2` makes two runs of each.
 """
 
 from __future__ import annotations
@@ -81,6 +82,12 @@ class Answer:
     color: str
     janus: int
     seconds: float
+    seed: int = 0
+
+    @property
+    def patterned(self) -> bool:
+        """Whether the caption names a pattern."""
+        return parse(self.caption).pattern is not None
 
     @property
     def right(self) -> bool:
@@ -100,7 +107,14 @@ def main() -> None:
     parser.add_argument("--prior", default="toybox", help="exact, toybox, blind, or a folder")
     parser.add_argument("--limit", type=int, default=len(CAPTIONS), help="first captions only")
     parser.add_argument("--part", default="0/1", help="every n-th caption from the k-th on: k/n")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each caption")
     parser.add_argument("--runs", type=Path, default=Path("runs/known-answer"))
+    parser.add_argument(
+        "--words",
+        type=Path,
+        default=Path("runs/known-answer"),
+        help="with --mesh: runs of the captions alone, to compare with",
+    )
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--image", action="store_true", help="the prior alone, shown a picture")
     parser.add_argument("--mesh", action="store_true", help="with --image: whole runs")
@@ -119,13 +133,14 @@ def main() -> None:
         continue_pictures(options)
         return
     first, step = map(int, options.part.split("/"))
-    answers = [answer(c, options) for c in CAPTIONS[first : options.limit : step]]
+    captions = CAPTIONS[first : options.limit : step]
+    answers = [answer(c, s, options) for s in range(options.seeds) for c in captions]
     body = report(answers)
     print(body)
     whole = options.limit >= len(CAPTIONS) and step == 1
     if not whole or options.settings or options.prior not in PRIORS:
         return
-    sheet = torch.cat([row(folder_of(c, options)) for c in CAPTIONS])
+    sheet = torch.cat([row(folder_of(c, 0, options)) for c in CAPTIONS])
     save_strip(sheet, Path("docs/images") / f"known_answer-{options.prior}.png", columns=12)
     write_section(f"known_answer.py --prior {options.prior}", body)
 
@@ -153,13 +168,14 @@ def pictured_captions() -> list[str]:
     return [*hidden[:PICTURES], *seen[:PICTURES]]
 
 
-def folder_of(caption: str, options: argparse.Namespace) -> Path:
+def folder_of(caption: str, seed: int, options: argparse.Namespace) -> Path:
     """Where a caption's run lies."""
-    return options.runs / Path(options.prior).name / slug(caption)
+    name = Path(options.prior).name + (f"-{seed}" if seed else "")
+    return options.runs / name / slug(caption)
 
 
-def answer(caption: str, options: argparse.Namespace) -> Answer:
-    """The scores of a caption's run, which is made if it isn't there."""
+def answer(caption: str, seed: int, options: argparse.Namespace) -> Answer:
+    """The scores of a caption's run of one seed, which is made if it isn't there."""
 
     def make() -> dict[str, Any]:
         began = time.perf_counter()
@@ -169,23 +185,23 @@ def answer(caption: str, options: argparse.Namespace) -> Answer:
         return asdict(made)
 
     with failing_in_one_line(caption):
-        run = opened(caption, options)
+        run = opened(caption, seed, options)
         said = kept(run, make)
     scores = {stage: Scores(**said[stage]) for stage in ("handoff", "fine")}
     return Answer(**{**said, **scores})
 
 
 def finished_run(caption: str, options: argparse.Namespace) -> Run:
-    """The finished coarse and fine stages of a caption."""
+    """The finished coarse and fine stages of a caption, seed 0."""
     with failing_in_one_line(caption):
-        return finish(opened(caption, options))
+        return finish(opened(caption, 0, options))
 
 
-def opened(caption: str, options: argparse.Namespace) -> Run:
+def opened(caption: str, seed: int, options: argparse.Namespace) -> Run:
     """The run of a caption, begun now or before."""
     name, settings = PRIORS.get(options.prior, (options.prior, []))
-    choices = Choices(settings=[*settings, *options.settings], prior=name)
-    return begun(caption, folder_of(caption, options), choices)
+    choices = Choices(settings=[*settings, *options.settings], prior=name, seed=seed or None)
+    return begun(caption, folder_of(caption, seed, options), choices)
 
 
 def finish(run: Run) -> Run:
@@ -207,6 +223,7 @@ def judged(run: Run, seconds: float) -> Answer:
         color=nearest_color(model, caption),
         janus=janus_views(model, build(caption)),
         seconds=seconds,
+        seed=run.config.seed,
     )
 
 
@@ -218,8 +235,13 @@ def report(answers: Sequence[Answer]) -> str:
     ]  # fmt: skip
     seen = [a for a in answers if not a.held_out]
     hidden = [a for a in answers if a.held_out]
+    patterned = [a for a in answers if a.patterned]
     rows = [cells(a) for a in answers]
-    for name, group in (("seen", seen), ("held out (*)", hidden), ("all", answers)):
+    groups = {"seen": seen, "held out (*)": hidden, "patterned": patterned}
+    seeds = sorted({a.seed for a in answers})
+    if len(seeds) > 1:
+        groups |= {f"seed {seed}": [a for a in answers if a.seed == seed] for seed in seeds}
+    for name, group in {**groups, "all": answers}.items():
         if group:
             rows.append([f"**{name}**", *means(group)])
     lowest = min(answers, key=lambda a: a.fine.f_score)
@@ -236,8 +258,9 @@ def cells(made: Answer) -> list[str]:
     """One row of the table."""
     first, last = made.handoff, made.fine
     taken = "✓" if made.right else f"{made.color} {made.category}"
+    seed = f", seed {made.seed}" if made.seed else ""
     return [
-        f"{made.caption}{' *' if made.held_out else ''}",
+        f"{made.caption}{' *' if made.held_out else ''}{seed}",
         f"{first.f_score:.3f}", f"{last.f_score:.3f}", f"{last.chamfer:.4f}",
         f"{first.iou:.3f}", f"{last.iou:.3f}", f"{first.psnr:.1f}", f"{last.psnr:.1f}",
         taken, str(made.janus), f"{made.seconds:.0f}",

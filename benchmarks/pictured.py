@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from continuation import UNSEEN
-from kept import begun, failing_in_one_line, kept
+from kept import SCORES, begun, failing_in_one_line, kept
 from PIL import Image
 from results import table, write_section
 from torch import Tensor
@@ -26,15 +26,24 @@ from torch import Tensor
 from maquette.coarse.train import run_coarse
 from maquette.common.begin import Choices
 from maquette.common.rasterize import Raster, interpolate
-from maquette.common.runs.folder import Run, slug
+from maquette.common.runs.folder import Run, open_run, slug
 from maquette.common.runs.picture import elevation_of
 from maquette.common.scene.cameras import Cameras, orbit
 from maquette.common.scene.images import psnr, save_strip
 from maquette.common.scene.mesh import Mesh
 from maquette.common.toybox.grammar import parse
 from maquette.common.toybox.objects import ToyObject, build
-from maquette.common.toybox.score import NEUTRAL, RESOLUTION, Textured, score, unlit_views
+from maquette.common.toybox.score import (
+    NEUTRAL,
+    RESOLUTION,
+    Textured,
+    score,
+    surface_scores,
+    unlit_views,
+    visible_points,
+)
 from maquette.common.toybox.studio import albedo_views, cutouts
+from maquette.fine.evaluate import textured
 from maquette.fine.model import AnyModel
 from maquette.fine.train import load_finished, run_fine
 
@@ -64,7 +73,8 @@ def pictured(captions: list[str], options: argparse.Namespace) -> None:
     """Make, score and tabulate all of them; of the whole, a picture in docs/images/."""
     first, step = map(int, options.part.split("/"))
     shown = list(enumerate(captions))[first : options.limit : step]
-    body = report([_kept(number, caption, options) for number, caption in shown], options)
+    made = [_kept(number, caption, options) for number, caption in shown]
+    body = report(made, options) + beside(shown, options)
     print(body)
     if len(shown) < len(captions) or options.settings:
         return
@@ -194,6 +204,48 @@ def report(made: list[Made], options: argparse.Namespace) -> str:
         f"view. The elevation that was told lies {off:.1f} degrees off in the mean.\n\n"
         f"{table(header, rows)}"
     )
+
+
+def beside(shown: list[tuple[int, str]], options: argparse.Namespace) -> str:
+    """What the same captions come to without a picture: kept runs, and the toys they stand for."""
+    words = [by_words(number, caption, options) for number, caption in shown]
+    toys = [against(textured_toy(caption), number, caption) for number, caption in shown]
+    lines = {"the captions' own toys, in the proportions that the prior was shown most": toys}
+    runs = [scores for scores in words if scores is not None]
+    if len(runs) == len(shown):
+        lines = {"runs of the captions alone": runs, **lines}
+    said = [
+        f"{what}: F {sum(f for f, _ in found) / len(found):.3f}, far side "
+        f"{sum(far for _, far in found) / len(found):.1f} dB"
+        for what, found in lines.items()
+    ]
+    return f"\n\nAgainst the same truth, without the picture: {'; '.join(said)}."
+
+
+def by_words(number: int, caption: str, options: argparse.Namespace) -> tuple[float, float] | None:
+    """F-score and PSNR of the far side of a run of the caption alone; None where there is none."""
+    folder = options.words / Path(options.prior).name / slug(caption)
+    if not (folder / SCORES).is_file():
+        return None
+    with failing_in_one_line(caption):
+        return against(textured(load_finished(open_run(str(folder)))), number, caption)
+
+
+def textured_toy(caption: str) -> Textured:
+    """The toy of a caption in its canonical proportions."""
+    toy = build(parse(caption))
+
+    def colors(raster: Raster) -> Tensor:
+        return toy.albedo(interpolate(toy.mesh.vertices, raster), raster.face)
+
+    return Textured(toy.mesh, colors)
+
+
+def against(model: Textured, number: int, caption: str) -> tuple[float, float]:
+    """F-score and PSNR (dB) of the far side of any model of a picture's caption."""
+    truth, (azimuth, _) = toy_of(number, caption), place(number)
+    f, _ = surface_scores(visible_points(model.mesh), visible_points(truth.mesh))
+    return f, likeness(model, truth, [azimuth + math.radians(turn) for turn in FAR], 0.25)
 
 
 def cells(made: Made) -> list[str]:
