@@ -16,7 +16,7 @@ from ..common.files import write_whole
 from ..common.runs.checkpoints import checkpoint_path, stored_digest
 from ..common.runs.failure import failures, fronts
 from ..common.runs.folder import Run, slug
-from ..common.runs.origin import Origin, changes, finish, told
+from ..common.runs.origin import Origin, changes, default_settings, finish, told
 from ..common.runs.progress import doing, result, say
 from ..common.runs.whole_folder import replaced, settle, unchanged
 from ..common.watch.ends import finish_pictures
@@ -101,7 +101,8 @@ def _deliver(run: Run, config: ExportConfig) -> None:
 def _origin(run: Run, config: ExportConfig) -> Origin:
     """What an export is made of: its settings, and the model that the fine stage ended with."""
     last = stored_digest(checkpoint_path(run.fine, run.config.fine.steps))
-    return Origin(config.model_dump(mode="json"), {"the fine stage's result": last})
+    given = {"the fine stage's result": last}
+    return Origin(config.model_dump(mode="json"), given, default_settings(config))
 
 
 def closing_lines(report: ExportReport) -> list[str]:

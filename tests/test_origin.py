@@ -161,3 +161,14 @@ def test_the_command_line_tells_it_in_one_line(
     assert ended.value.code == 2
     assert told.count("\n") == 1
     assert "samples was 24 and is 32" in told
+
+
+def test_a_stage_made_before_a_setting_was_there_was_made_with_its_default(tmp_path: Path) -> None:
+    finish(tmp_path, Origin({"steps": 5, "prior": {"name": "exact"}}))
+    new = {"steps": 5, "prior": {"name": "exact", "joint_views": 1}}
+    defaults = {"steps": 9, "prior": {"name": "exact", "joint_views": 1}}
+    assert not changes(tmp_path, Origin(new, {}, defaults))
+    new["prior"] = {"name": "exact", "joint_views": 2}
+    found = changes(tmp_path, Origin(new, {}, defaults))
+    assert found == {"prior.joint_views": (1, 2)}
+    assert changes(tmp_path, Origin({**new, "steps": 9}, {}, defaults))["steps"] == (5, 9)

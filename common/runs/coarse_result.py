@@ -33,7 +33,7 @@ from .checkpoints import (
     write_tensors,
 )
 from .folder import CLEANED, Run
-from .origin import Origin, outputs_whole, stage_settings
+from .origin import Origin, default_settings, outputs_whole, stage_settings
 
 RESULT, PREVIEW = "result.safetensors", "preview.png"
 
@@ -109,7 +109,8 @@ def coarse_origin(run: Run, prior: str | None) -> Origin:
         seed=run.config.seed,
         handoff={n: getattr(read, n) for n in ("resolution", "views", "view_resolution")},
     )
-    return Origin(settings, {} if prior is None else {"the prior": prior})
+    given = {} if prior is None else {"the prior": prior}
+    return Origin(settings, given, default_settings(run.config.coarse))
 
 
 def fine_origin(run: Run, prior: str | None) -> Origin:
@@ -124,7 +125,9 @@ def fine_origin(run: Run, prior: str | None) -> Origin:
         given = {"the coarse stage's result": stored_digest(run.coarse / RESULT)}
     else:
         given = {"the mesh": run.config.mesh.digest}
-    return Origin(settings, given if prior is None else {**given, "the prior": prior})
+    if prior is not None:
+        given["the prior"] = prior
+    return Origin(settings, given, default_settings(run.config.fine))
 
 
 def read_result(run: Run) -> CoarseResult:

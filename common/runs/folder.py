@@ -192,6 +192,7 @@ def open_run(folder: str) -> Run:
         tree = safe_yaml(text)
         found = tree.pop("format")
         tree.pop("versions", None)
+        written = tree.pop("digest", None)
         threads = tree.pop("threads", None)
         if threads is not None and not (type(threads) is int and 1 <= threads <= MOST):
             raise ValueError("threads")
@@ -207,9 +208,26 @@ def open_run(folder: str) -> Run:
         config = validate(tree)
     except UserError as error:
         raise UserError(f"{file} is damaged or of another version: {error}") from None
-    if config.model_dump(mode="json") != tree:
-        raise UserError(f"{file} is damaged: it isn't the complete configuration; restore it")
+    complete = config.model_dump(mode="json")
+    if complete != tree and not (written == _digest(tree) and _within(tree, complete)):
+        raise UserError(
+            f"{file} is damaged, or of an earlier version: it isn't the complete configuration; "
+            "restore it, or start a new run"
+        )
     return Run(path, config, threads)
+
+
+def _digest(tree: Mapping[str, Any]) -> str:
+    """Of a configuration as it is written; one that fits says that nothing of it was lost."""
+    text = json.dumps(tree, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _within(part: Any, whole: Any) -> bool:
+    """Whether all that a tree of settings says stands in another one, which may say more."""
+    if isinstance(part, Mapping) and isinstance(whole, Mapping):
+        return all(key in whole and _within(value, whole[key]) for key, value in part.items())
+    return part == whole
 
 
 def run_around(place: Path) -> Path | None:
@@ -253,8 +271,13 @@ def rewritten(run: Run, config: RunConfig, event: str, **values: Any) -> Run:
 
 
 def _text(run: Run) -> str:
-    """The configuration file of a run."""
+    """The configuration file of a run.
+
+    Settings that a later version adds, and that are not in it, have their defaults, with which
+    all is as before they were there.
+    """
     head: dict[str, Any] = {"format": FORMAT, "versions": _versions()}
+    head["digest"] = _digest(run.config.model_dump(mode="json"))
     if run.threads is not None:
         head["threads"] = run.threads
     return yaml.safe_dump(head, sort_keys=False) + to_yaml(run.config)

@@ -33,10 +33,12 @@ class Origin:
     """What a stage is made of.
 
     settings: plain data. given: digests by name; one that can't be told now is left out.
+    defaults: of settings; a result of a version that did not have one of them yet was made with it.
     """
 
     settings: Mapping[str, Any]
     given: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def version() -> str:
@@ -56,6 +58,11 @@ def stage_settings(config: Any, **others: Any) -> dict[str, Any]:
     return {**tree, **others}
 
 
+def default_settings(config: Any) -> dict[str, Any]:
+    """What a configuration of the same kind says where nobody said anything."""
+    return type(config)().model_dump(mode="json")
+
+
 def changes(folder: Path, now: Origin) -> dict[str, tuple[Any, Any]]:
     """What differs from what a folder's result was made of: name -> (then, now).
 
@@ -65,6 +72,7 @@ def changes(folder: Path, now: Origin) -> dict[str, tuple[Any, Any]]:
     if then is None:
         return {}
     old, new = _flat(then["settings"]), _flat(now.settings)
+    old = {**{k: v for k, v in _flat(now.defaults).items() if k in new}, **old}
     found = {k: (old.get(k), new.get(k)) for k in {**new, **old} if old.get(k) != new.get(k)}
     given = then["given"]
     for name, digest in now.given.items():

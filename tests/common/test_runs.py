@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from maquette.common.config.models import RunConfig
 from maquette.common.config.reading import build_config
 from maquette.common.errors import UserError
-from maquette.common.runs.folder import FORMAT, open_or_create, open_run, slug
+from maquette.common.runs.folder import FORMAT, _digest, open_or_create, open_run, slug
 
 SAFE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 RESERVED = {"con", "prn", "aux", "nul", "com1", "lpt9"}
@@ -207,6 +207,31 @@ def test_a_damaged_or_foreign_configuration_is_told(tmp_path: Path, content, wor
     (tmp_path / "config.yaml").write_bytes(content)
     assert words in refusal(tmp_path)
     assert (tmp_path / "config.yaml").read_bytes() == content
+
+
+def without_a_setting(file: Path, digest: bool) -> None:
+    """Make a configuration one of a version that had no `coarse.prior.joint_views` yet."""
+    tree = yaml.safe_load(file.read_text("utf-8"))
+    del tree["coarse"]["prior"]["joint_views"]
+    if digest:
+        head = ("format", "versions", "digest", "threads")
+        tree["digest"] = _digest({k: v for k, v in tree.items() if k not in head})
+    file.write_text(yaml.safe_dump(tree, sort_keys=False), "utf-8")
+
+
+def test_a_run_of_a_version_with_fewer_settings_has_the_defaults(tmp_path: Path) -> None:
+    run = open_or_create(config(seed=3), str(tmp_path / "run"))
+    without_a_setting(run.folder / "config.yaml", digest=True)
+    again = open_run(str(run.folder))
+    assert again.config == run.config
+    assert again.config.coarse.prior.joint_views == 1
+    assert open_or_create(config(seed=3), str(tmp_path / "run")).config == run.config
+
+
+def test_a_configuration_that_lost_a_line_is_told(tmp_path: Path) -> None:
+    run = open_or_create(config(), str(tmp_path / "run"))
+    without_a_setting(run.folder / "config.yaml", digest=False)
+    assert "isn't the complete configuration" in refusal(run.folder)
 
 
 def test_events_are_one_object_a_line(tmp_path: Path, capsys) -> None:
