@@ -123,8 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.image and options.found:
         with failing_in_one_line(options.prior):
-            embedded = "toybox-pixel" if options.prior == "toybox" else options.prior
-            recognised(load(PriorConfig(name=embedded)), pictured_captions(), options.limit)
+            recognised(load(asked(options.prior)), pictured_captions(), options.limit)
         return
     if options.image and options.mesh:
         pictured(pictured_captions(), options)
@@ -150,7 +149,7 @@ def continue_pictures(options: argparse.Namespace) -> None:
     captions = pictured_captions()
     embedded = options.prior == "toybox"
     with failing_in_one_line(options.prior):
-        prior = load(PriorConfig(name="toybox-pixel" if embedded else options.prior))
+        prior = load(asked(options.prior))
         if not prior.takes_reference:
             raise UserError("this prior takes no picture")
     found = continued(prior, captions)
@@ -159,6 +158,11 @@ def continue_pictures(options: argparse.Namespace) -> None:
     if embedded:
         sheet(found, Path("docs/images/prior-pictures.png"))
         write_section("known_answer.py --image", body)
+
+
+def asked(prior: str) -> PriorConfig:
+    """The prior that is shown pictures by itself: of the toybox's two the one for pixels."""
+    return PriorConfig(name="toybox-pixel" if prior == "toybox" else prior)
 
 
 def pictured_captions() -> list[str]:

@@ -150,7 +150,7 @@ def judged(number: int, caption: str, run: Run, seconds: float) -> Made:
         f_score=scores.f_score,
         iou=scores.iou,
         psnr=scores.psnr,
-        far=likeness(model, truth, [azimuth + math.radians(turn) for turn in FAR], 0.25),
+        far=far_side(model, truth, azimuth),
         own=likeness(model, truth, [azimuth], elevation),
         elevation=math.degrees(elevation),
         told=math.nan if told is None else told,
@@ -169,6 +169,11 @@ def turned(model: AnyModel, angle: float) -> Textured:
         return model.albedo(interpolate(there.vertices, raster) @ rotation)
 
     return Textured(there, colors)
+
+
+def far_side(model: Textured, truth: ToyObject, azimuth: float) -> float:
+    """The likeness (dB) of the side that a picture from an azimuth (radians) doesn't show."""
+    return likeness(model, truth, [azimuth + math.radians(turn) for turn in FAR], 0.25)
 
 
 def likeness(model: Textured, truth: ToyObject, azimuths: list[float], elevation: float) -> float:
@@ -245,7 +250,7 @@ def against(model: Textured, number: int, caption: str) -> tuple[float, float]:
     """F-score and PSNR (dB) of the far side of any model of a picture's caption."""
     truth, (azimuth, _) = toy_of(number, caption), place(number)
     f, _ = surface_scores(visible_points(model.mesh), visible_points(truth.mesh))
-    return f, likeness(model, truth, [azimuth + math.radians(turn) for turn in FAR], 0.25)
+    return f, far_side(model, truth, azimuth)
 
 
 def cells(made: Made) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from pictured import PIXELS, at, place, toy_of
 from results import table, write_section
 
-from maquette.common.guidance.describe import Described, describe
+from maquette.common.guidance.describe import describe
 from maquette.common.priors.base import Prior
 from maquette.common.toybox.grammar import parse
 from maquette.common.toybox.studio import BACKDROP, cutouts
@@ -33,7 +33,6 @@ class Found:
     wanted: str
     azimuth: float
     elevation: float
-    psnr: float
 
     @property
     def object(self) -> bool:
@@ -67,12 +66,10 @@ def look(prior: Prior, number: int, caption: str, told: float | None) -> Found:
     azimuth, elevation = place(number)
     rgba = cutouts(toy_of(number, caption), at(azimuth, elevation), PIXELS)[0]
     height = None if told is None else elevation + math.radians(told)
-    seen: Described = describe(prior, rgba, at(0.0, 0.0), height, torch.tensor(BACKDROP))
+    seen = describe(prior, rgba, at(0.0, 0.0), height, torch.tensor(BACKDROP))
     off = math.degrees(math.remainder(seen.azimuth - azimuth, 2.0 * math.pi))
     print(f"{caption} -> {seen.caption.text}, {off:+.0f} degrees", flush=True)
-    return Found(
-        seen.caption.text, caption, off, math.degrees(seen.elevation - elevation), seen.psnr
-    )
+    return Found(seen.caption.text, caption, off, math.degrees(seen.elevation - elevation))
 
 
 def row(told: float | None, found: list[Found]) -> list[str]:

@@ -224,11 +224,12 @@ def velocity_errors(
     x_t, wanted = alpha * x + sigma * eps, alpha * eps - sigma * x
     with autocast(config, x.device), attention(x.device):
         v = net(x_t, t, ids, reference, poses, surface)
-        bare = (Poses.of(poses).pictured == 0) & ~surface.flatten(1).any(dim=1)
-        if teacher is not None and bool(bare.any()):
-            asked = (part[bare] for part in (x_t, t, ids, reference, poses, surface))
-            with torch.no_grad():
-                wanted[bare] = teacher(*asked).float()
+        if teacher is not None:
+            bare = (Poses.of(poses).pictured == 0) & ~surface.flatten(1).any(dim=1)
+            asked = [part[bare] for part in (x_t, t, ids, reference, poses, surface)]
+            if len(asked[0]):
+                with torch.no_grad():
+                    wanted[bare] = teacher(*asked).float()
     return (v.float() - wanted).square().mean(dim=(1, 2, 3))
 
 
