@@ -56,7 +56,6 @@ CAPTIONS = (
 )  # fmt: skip
 """The last `HELD_OUT` are never shown in training."""
 HELD_OUT, SEEDS, STEPS, POINTS = 4, 3, 500, 8_000
-BLIND = ("coarse.prior.tell_camera=false", "fine.prior.tell_camera=false")
 PULL = (
     "Pictures of the front of {count} toys shown as if from behind (150 and 180 degrees), and of "
     "the back as it is: by what share of the way to the other one the embedded pixel prior's "
@@ -239,13 +238,13 @@ def folder_of(name: str, caption: str, seed: int, options: argparse.Namespace) -
 
 def opened(name: str, caption: str, seed: int, options: argparse.Namespace) -> Run:
     """The run of a remedy, begun now or before."""
-    choices = Choices(settings=settings_of(name, options.steps), prior="toybox", seed=seed)
+    choices = Choices("blind", settings_of(name, options.steps), seed=seed)
     return begun(caption, folder_of(name, caption, seed, options), choices)
 
 
 def settings_of(name: str, steps: int) -> list[str]:
     """The settings of a remedy's runs, in a coarse stage of so many steps."""
-    settings = [*BLIND, f"coarse.steps={steps}"]
+    settings = [f"coarse.steps={steps}"]
     for setting in REMEDIES[name].settings(steps):
         both = setting.startswith("*.")
         stages = ("coarse", "fine") if both else ("",)

@@ -65,9 +65,9 @@ CAPTIONS = (
 )  # fmt: skip
 """The first `SHOWN` are those of the README's picture."""
 PRIORS = {
-    "exact": ("exact", []),
-    "toybox": ("toybox", []),
-    "blind": ("toybox", ["coarse.prior.tell_camera=false", "fine.prior.tell_camera=false"]),
+    "exact": {"prior": "exact"},
+    "toybox": {"prior": "toybox"},
+    "blind": {"config": "blind"},
 }
 
 
@@ -203,8 +203,8 @@ def finished_run(caption: str, options: argparse.Namespace) -> Run:
 
 def opened(caption: str, seed: int, options: argparse.Namespace) -> Run:
     """The run of a caption, begun now or before."""
-    name, settings = PRIORS.get(options.prior, (options.prior, []))
-    choices = Choices(settings=[*settings, *options.settings], prior=name, seed=seed or None)
+    chosen = PRIORS.get(options.prior, {"prior": options.prior})
+    choices = Choices(settings=options.settings, seed=seed or None, **chosen)
     return begun(caption, folder_of(caption, seed, options), choices)
 
 

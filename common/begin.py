@@ -15,7 +15,7 @@ from .embedded.names import EMBEDDED, EXACT, TOYBOX
 from .errors import UserError
 from .files import sole_writer, write_whole
 from .guidance.choose import check_prompts, natural_fill, with_absolute_paths
-from .guidance.suited import enlarged, suited_to, suited_to_one, told
+from .guidance.suited import enlarged, suited_to, suited_to_one, told, untold
 from .runs.folder import Run, open_or_create, open_run
 from .runs.stage import FINE, STAGES, Stage
 
@@ -63,7 +63,7 @@ def begin(prompt: str, choices: Choices | None = None) -> Run:
     built, suited = _built(prompt, choices)
     run = _opened(built, choices)
     designed = suited is not None or not may_differ(choices.config)
-    _tell(built, suited, None if designed else enlarged(built))
+    _tell(built, suited, None if designed else enlarged(built), untold(built))
     return run
 
 

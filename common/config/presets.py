@@ -58,7 +58,8 @@ def scaled(value: Any, factor: float, key: str = "") -> Any:
     if key in _COUNTS and isinstance(value, int) and value > 0:
         return max(1, round(value * factor))
     if isinstance(value, list) and value and all(_is_point(point) for point in value):
-        return [[round(step * factor), height] for step, height in value]
+        # Points that fall on one step become the later one, so that steps still grow.
+        return [list(point) for point in {round(s * factor): h for s, h in value}.items()]
     return value
 
 

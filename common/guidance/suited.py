@@ -14,7 +14,7 @@ from ..embedded.door import find, knows_toybox
 from ..embedded.names import EMBEDDED, EXACT, TOYBOX, for_space
 from ..errors import UserError, one_line
 from ..priors.location import Family, Location, family_of
-from ..runs.stage import COARSE
+from ..runs.stage import COARSE, FINE
 from .choose import judges_of, part_config
 
 PAIR = "magic3d-if-sd"
@@ -113,3 +113,19 @@ def _sees(location: Location) -> int | None:
     if not isinstance(size, int) or not isinstance(blocks, list):
         return None
     return size * 2 ** (len(blocks) - 1)
+
+
+def untold(config: RunConfig) -> str | None:
+    """What is told of a fine stage that paints by a toybox's prior that isn't told the camera.
+
+    Such a prior isn't told the surface either, so that almost pure noise says little of colours.
+    """
+    part = config.fine
+    if part.paint_from is None or part.prior.tell_camera or "prior" not in judges_of(part):
+        return None
+    if part.prior.name == EXACT or not knows_toybox(find(for_space(part.prior, FINE.space))):
+        return None
+    return (
+        f"fine.paint_from={part.paint_from} decides colours at noise levels for a prior that is "
+        "told the camera; --config blind has those for one that isn't"
+    )

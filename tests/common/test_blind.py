@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from benchmarks.blind import (
-    BLIND,
     CAPTIONS,
     HELD_OUT,
     REMEDIES,
@@ -27,9 +26,9 @@ from maquette.common.toybox.grammar import FRONTED, parse
 
 @pytest.mark.parametrize("name", REMEDIES)
 def test_every_remedy_is_a_configuration(name: str) -> None:
-    plain = build_config("an orange cat", overrides=[*BLIND, "coarse.steps=200"])
-    config = build_config("an orange cat", overrides=settings_of(name, 200))
-    assert not config.coarse.prior.tell_camera
+    plain = build_config("an orange cat", "blind", ["coarse.steps=200"])
+    config = build_config("an orange cat", "blind", settings_of(name, 200))
+    assert not config.coarse.prior.tell_camera and not config.fine.prior.tell_camera
     assert (config == plain) == (name == "none")
 
 

@@ -346,11 +346,12 @@ def test_a_mesh_s_paint_is_decided_at_high_noise() -> None:
 
     painted = fine(keep=True)
     assert painted.paint_from == 0
-    assert painted.distillation.t_min == [(0, 0.8), (100, 0.7), (130, 0.02)]
-    assert painted.distillation.t_max == [(0, 0.98), (110, 0.98), (150, 0.5)]
+    assert painted.distillation.guidance_scale == 1.0
+    assert painted.distillation.t_min == [(0, 0.95), (100, 0.95), (130, 0.02)]
+    assert painted.distillation.t_max == [(0, 0.99), (110, 0.98), (150, 0.5)]
     half = fine(keep=True, preset="fast")
-    assert half.distillation.t_max == [(0, 0.98), (55, 0.98), (75, 0.5)]
+    assert half.distillation.t_max == [(0, 0.99), (55, 0.98), (75, 0.5)]
     refined, exact = fine(keep=False), fine(keep=True, prior="exact")
-    assert refined.paint_from is None
-    assert refined.distillation.t_min == exact.distillation.t_min == 0.02
-    assert exact.paint_from == 0
+    assert refined.paint_from == 40
+    assert refined.distillation.t_min[2] == (40, 0.95)
+    assert (exact.paint_from, exact.distillation.t_min) == (0, 0.02)

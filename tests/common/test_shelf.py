@@ -366,6 +366,7 @@ def test_a_preset_scales_what_counts_steps() -> None:
         "paint_from": None,
     }
     assert scaled({"steps": 1}, 0.5) == {"steps": 1}
+    assert scaled([[0, 2.0], [39, 2.0], [40, 1.0]], 0.5) == [[0, 2.0], [20, 1.0]]
 
 
 def test_a_preset_starts_from_any_configuration_and_set_has_the_last_word(tmp_path: Path) -> None:

@@ -134,6 +134,15 @@ def test_a_latent_model_in_the_coarse_stage_is_told(tmp_path: Path, capfd) -> No
     assert capfd.readouterr().err == ""
 
 
+def test_painting_by_a_prior_that_is_not_told_the_camera_is_told(tmp_path: Path, capfd) -> None:
+    blind = ["fine.prior.tell_camera=false"]
+    begin("a red cat", Choices(settings=blind, out=str(tmp_path / "run"), device="cpu"))
+    told = capfd.readouterr().err
+    assert "fine.paint_from=40" in told and "--config blind" in told
+    begin("a red cat", Choices("blind", out=str(tmp_path / "plain"), device="cpu"))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_caption_outside_the_toybox_names_the_prior_that_cannot(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         begin(PROMPT, Choices(out=str(tmp_path / "run")))

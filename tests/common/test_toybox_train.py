@@ -345,6 +345,12 @@ def test_the_example_of_the_page_runs(kind: str, trained: dict[str, Path]) -> No
     assert bool(torch.isfinite(names["images"]).all())
 
 
+def test_a_published_folder_does_not_say_where_it_was_made(trained: dict[str, Path]) -> None:
+    for kind in ("pixel", "vae", "latent"):
+        for file in (trained[kind] / "model").rglob("*.json"):
+            assert str(trained[kind].parent) not in file.read_text(), file
+
+
 def test_latents_have_unit_variance(trained: dict[str, Path]) -> None:
     prior = load(PriorConfig(name=str(trained["latent"] / "model")))
     settings = settings_for("latent", trained["latent"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
@@ -228,8 +229,11 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def halved(module: Any) -> Any:
-    """A copy in half precision on the CPU."""
-    return copy.deepcopy(module).cpu().half()
+    """A copy in half precision on the CPU, which doesn't say from which folder it was read."""
+    alike = copy.deepcopy(module).cpu().half()
+    if isinstance(alike, ConfigMixin) and "_name_or_path" in alike.config:
+        alike.register_to_config(_name_or_path="")
+    return alike
 
 
 def rate_factor(step: int, progress: float, warmup: int) -> float:
