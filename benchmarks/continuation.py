@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from knowledge import CAMERA, Hints, denoised, sample, true_views
+import torch.nn.functional as F
+from knowledge import CAMERA, Hints, as_images, denoised, sample, true_views
 from results import table
 from torch import Tensor
 
@@ -29,6 +30,8 @@ UNSEEN = 1000
 REFERENCE = (math.radians(25.0), math.radians(15.0))
 ELEVATION, FOVY = math.radians(15.0), math.radians(40.0)
 NOISE = 0.98
+SHOWN = 64
+"""Pixels of a view in the sheet."""
 WAYS = {
     "caption and camera": CAMERA,
     "picture": Hints(camera=False, picture=True, caption=False),
@@ -60,16 +63,22 @@ def views_of(captions: list[str]) -> list[View]:
 
 
 def continued(prior: PretrainedPrior, captions: list[str]) -> Continued:
-    """Ask a prior of pixels for all views, in every way."""
-    views = views_of(captions)
-    truth = true_views(views, prior.resolution)
-    front = [View(v.caption, v.instance, *REFERENCE, FOVY) for v in views[:: len(TURNS)]]
-    guesses, samples = {}, {}
-    for name, told in WAYS.items():
-        found, _ = denoised(prior, truth, views, NOISE, told)
-        guesses[name] = (0.5 * found + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
-        samples[name] = sample(prior, views, told)
-    return Continued(true_views(front, prior.resolution), truth, guesses, samples)
+    """Ask a prior for all views, in every way, one toy after the other."""
+    pictures, truths = [], []
+    guesses: dict[str, list[Tensor]] = {name: [] for name in WAYS}
+    samples: dict[str, list[Tensor]] = {name: [] for name in WAYS}
+    every = views_of(captions)
+    for toy in range(len(captions)):
+        views = every[toy * len(TURNS) : (toy + 1) * len(TURNS)]
+        front = View(views[0].caption, views[0].instance, *REFERENCE, FOVY)
+        pictures.append(true_views([front], prior.resolution))
+        truths.append(true_views(views, prior.resolution))
+        for name, told in WAYS.items():
+            found, _ = denoised(prior, truths[-1], views, NOISE, told, seed=toy)
+            guesses[name].append(as_images(prior, found))
+            samples[name].append(sample(prior, views, told, seed=toy))
+    joined = [{name: torch.cat(kept[name]) for name in WAYS} for kept in (guesses, samples)]
+    return Continued(torch.cat(pictures), torch.cat(truths), *joined)
 
 
 def report(found: Continued) -> str:
@@ -90,10 +99,10 @@ def report(found: Continued) -> str:
         rows.append(cells)
     return (
         f"{len(found.pictures)} toys in proportions never shown, half of them in colours or "
-        f"patterns never shown: the mean PSNR (dB) of the pixel prior's answer for views around "
-        f"them, in one step at noise level {NOISE:g} without guidance and as a sample at guidance "
-        f"scale 2. Told a picture, the prior isn't told the camera, only how far from the "
-        f"picture's a view lies.\n\n{table(header, rows)}"
+        f"patterns never shown: the mean PSNR (dB) of the prior's answer for views around "
+        f"them at {found.truth.shape[1]} px, in one step at noise level {NOISE:g} without "
+        f"guidance and as a sample at guidance scale 2. Told a picture, the prior isn't told the "
+        f"camera, only how far from the picture's a view lies.\n\n{table(header, rows)}"
     )
 
 
@@ -104,4 +113,6 @@ def sheet(found: Continued, path: Path) -> None:
         views = slice(toy * len(TURNS), (toy + 1) * len(TURNS))
         pairs = zip(found.truth[views], found.samples["picture"][views], strict=True)
         rows.append(torch.stack([picture, *(image for pair in pairs for image in pair)]))
-    save_strip(torch.cat(rows), path, columns=2 * (1 + 2 * len(TURNS)))
+    images = torch.cat(rows).permute(0, 3, 1, 2)
+    small = F.interpolate(images, (SHOWN, SHOWN), mode="area").permute(0, 2, 3, 1)
+    save_strip(small, path, columns=2 * (1 + 2 * len(TURNS)))

@@ -90,6 +90,12 @@ def sample(
     wanted = condition(prior, views, told, prior.device)
     empty = replace(wanted, text=prior.encode_text([""] * len(views)))
     x = ddim_denoise(noise, t, steps, scale, Ask(prior, Rows(wanted, empty)))
+    return as_images(prior, x)
+
+
+@torch.no_grad()
+def as_images(prior: PretrainedPrior, x: Tensor) -> Tensor:
+    """The images `[N, H, W, 3]` in [0, 1] that a prior's clean `x` stand for."""
     image = prior.decode_image(x)
     if image is not None:
         return image

@@ -123,7 +123,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.image and options.found:
         with failing_in_one_line(options.prior):
-            recognised(load(asked(options.prior)), pictured_captions(), options.limit)
+            recognised(
+                load(asked(options.prior, "toybox-pixel")), pictured_captions(), options.limit
+            )
         return
     if options.image and options.mesh:
         pictured(pictured_captions(), options)
@@ -149,7 +151,7 @@ def continue_pictures(options: argparse.Namespace) -> None:
     captions = pictured_captions()
     embedded = options.prior == "toybox"
     with failing_in_one_line(options.prior):
-        prior = load(asked(options.prior))
+        prior = load(asked(options.prior, "toybox-latent"))
         if not prior.takes_reference:
             raise UserError("this prior takes no picture")
     found = continued(prior, captions)
@@ -160,9 +162,9 @@ def continue_pictures(options: argparse.Namespace) -> None:
         write_section("known_answer.py --image", body)
 
 
-def asked(prior: str) -> PriorConfig:
-    """The prior that is shown pictures by itself: of the toybox's two the one for pixels."""
-    return PriorConfig(name="toybox-pixel" if prior == "toybox" else prior)
+def asked(prior: str, embedded: str) -> PriorConfig:
+    """The prior that is asked by itself: of the toybox's two the `embedded` one."""
+    return PriorConfig(name=embedded if prior == "toybox" else prior)
 
 
 def pictured_captions() -> list[str]:
