@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,9 @@ CAPTIONS = (
 )  # fmt: skip
 """The first `SHOWN` are those of the README's picture."""
 PRIORS = {
-    "exact": {"prior": "exact"},
-    "toybox": {"prior": "toybox"},
-    "blind": {"config": "blind"},
+    "exact": Choices(prior="exact"),
+    "toybox": Choices(prior="toybox"),
+    "blind": Choices("blind"),
 }
 
 
@@ -205,8 +205,8 @@ def finished_run(caption: str, options: argparse.Namespace) -> Run:
 
 def opened(caption: str, seed: int, options: argparse.Namespace) -> Run:
     """The run of a caption, begun now or before."""
-    chosen = PRIORS.get(options.prior, {"prior": options.prior})
-    choices = Choices(settings=options.settings, seed=seed or None, **chosen)
+    chosen = PRIORS.get(options.prior, Choices(prior=options.prior))
+    choices = replace(chosen, settings=options.settings, seed=seed or None)
     return begun(caption, folder_of(caption, seed, options), choices)
 
 

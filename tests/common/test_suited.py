@@ -138,7 +138,8 @@ def test_painting_by_a_prior_that_is_not_told_the_camera_is_told(tmp_path: Path,
     blind = ["fine.prior.tell_camera=false"]
     begin("a red cat", Choices(settings=blind, out=str(tmp_path / "run"), device="cpu"))
     told = capfd.readouterr().err
-    assert "fine.paint_from=40" in told and "--config blind" in told
+    assert "fine.paint_from=40" in told
+    assert "--config blind" in told
     begin("a red cat", Choices("blind", out=str(tmp_path / "plain"), device="cpu"))
     assert capfd.readouterr().err == ""
 
