@@ -57,6 +57,8 @@ class PriorConfig(Part):
     """Whether a prior that can be told the camera is told it."""
     tell_image: bool = True
     """Whether a prior that can be told a picture of the object is told it."""
+    show_image: bool = False
+    """Whether one that says in words what a picture shows, as the toybox's do, is shown it too."""
     pose: Literal["auto", "zero123", "stable"] = "auto"
     """How a Zero-1-to-3 is told where a view lies; `auto` goes by "stable" in the model's name."""
     config: str | None = None

@@ -174,17 +174,19 @@ def _prior_judge(
     """
     pictured = run.config.image is not None
     if config.prior.name == EXACT:
-        turn, prior = None, _exact(run, stage, device, config, prompt)
+        turn, shows, prior = None, False, _exact(run, stage, device, config, prompt)
         prompts = ViewPrompts.encode(prior, prompt, config.text, told=True, pictured=pictured)
         told = True
     else:
         prior, prompts, turn = _pretrained(run, stage, config, device, prompt, pin)
         told = _told(config, prior.takes_camera)
-        _advise(run, stage, config, told or _shows(prior, config, pictured))
+        shows = shows_picture(prior.takes_reference, config, stage, pictured)
+        _advise(run, stage, config, told or shows)
     check_view_words(config.text, told, stage)
     loss = config.distillation
     conditioner: Conditioner = TextConditioner(prompts, told, config.text.perp_neg, turn or 0.0)
-    if isinstance(prior, PretrainedPrior) and _shows(prior, config, pictured):
+    if shows:
+        assert isinstance(prior, PretrainedPrior)
         shown = portrait(run).to(prior.device)
         x, token = prior.encode_reference(shown.white)
         conditioner = ImageConditioner(prompts, x, shown.camera, token, turn)
@@ -192,9 +194,17 @@ def _prior_judge(
     return ScoreDistillation(prior, conditioner, loss, config.steps, critic)
 
 
-def _shows(prior: Prior, config: AnyStageConfig, pictured: bool) -> bool:
-    """Whether a prior is told the picture."""
-    return pictured and prior.takes_reference and config.prior.tell_image
+def shows_picture(takes: bool, config: AnyStageConfig, stage: Stage, pictured: bool) -> bool:
+    """Whether a prior is shown the picture. takes: whether it is a prior that takes one."""
+    options = config.prior
+    if not (pictured and takes and options.tell_image):
+        return False
+    return options.show_image or not _asks(config, stage, pictured)
+
+
+def _asks(config: AnyStageConfig, stage: Stage, pictured: bool) -> bool:
+    """Whether a prior is asked what the picture shows."""
+    return pictured and describes(find(for_space(config.prior, stage.space)), config.prior)
 
 
 def _exact(
@@ -276,12 +286,12 @@ def _pretrained(
     text = config.text
     pictured = run.config.image is not None
     options, pin = for_space(config.prior, stage.space), read_pin(folder, file)
-    asks = pictured and describes(find(options), config.prior)
+    asks = _asks(config, stage, pictured)
     shown = shown_by(run, prompt) if asks else None
     known = None
     if pin is not None and (shown or not asks):
         options = options.model_copy(update={"name": pin["source"], "revision": pin["revision"]})
-        shows = pictured and pin.get("takes_reference", False) and config.prior.tell_image
+        shows = shows_picture(pin.get("takes_reference", False), config, stage, pictured)
         texts = _texts(shown.caption if shown else prompt, config, pin["takes_camera"], shows)
         known = read_texts(text_path(folder, _identity(options, pin, device), texts), texts)
     parts_in_encoders = bool(options.loras or options.textual_inversions)
@@ -303,7 +313,8 @@ def _pretrained(
         shown = _described(run, stage, prior, prompt)
     prompt = shown.caption if shown else prompt
     known = _embedded(run, stage, config, prior, prompt, known, pin)
-    told = _shows(prior, config, pictured) or _told(config, prior.takes_camera)
+    shows = shows_picture(prior.takes_reference, config, stage, pictured)
+    told = shows or _told(config, prior.takes_camera)
     prompts = ViewPrompts.encode(KnownTexts(known), prompt, text, told, pictured)
     if shown is None:
         return prior, prompts, None
@@ -322,7 +333,7 @@ def _embedded(
     """The texts of a stage on the prior's device, kept for a resumed run; known: from before."""
     own = isinstance(config.distillation, VSD)
     if known is None:
-        shows = _shows(prior, config, run.config.image is not None)
+        shows = shows_picture(prior.takes_reference, config, stage, run.config.image is not None)
         texts = _texts(prompt, config, prior.takes_camera, shows)
         known = prior.encode_text(texts)
         options = for_space(config.prior, stage.space)

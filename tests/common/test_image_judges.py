@@ -16,10 +16,10 @@ from maquette.common.config.reading import build_config, shipped_configs
 from maquette.common.errors import UserError
 from maquette.common.guidance.ask import Ask
 from maquette.common.guidance.conditions import ImageConditioner, TextConditioner
-from maquette.common.guidance.prepare import prepare_judges
+from maquette.common.guidance.prepare import prepare_judges, shows_picture
 from maquette.common.guidance.score import ScoreDistillation
 from maquette.common.runs.folder import Run
-from maquette.common.runs.stage import COARSE
+from maquette.common.runs.stage import COARSE, FINE
 from maquette.common.scene.cameras import orbit
 from maquette.common.scene.views import sample_views
 from tests.reference.tiny_models import build, build_mvdream, build_zero123
@@ -135,6 +135,22 @@ def test_a_network_that_takes_a_picture_is_told_it(
     ]
     torch.testing.assert_close(asked, each[1] + 2.0 * (each[0] - each[1]), atol=1e-5, rtol=0)
     assert float((each[0] - each[1]).abs().max()) > 1e-4
+
+
+def test_a_prior_that_says_what_a_picture_shows_is_shown_it_only_if_asked(
+    models: dict[str, str],
+) -> None:
+    """What the embedded latent network makes of a picture is worth less than the words for it."""
+    for name, settings, expected in (
+        ("toybox", [], False),
+        ("toybox", ["fine.prior.show_image=true"], True),
+        ("toybox", ["fine.prior.show_image=true", "fine.prior.tell_image=false"], False),
+        (models["pictured"], [], True),
+    ):
+        config = build_config("a red chair", "toybox", [f"fine.prior.name={name}", *settings])
+        assert shows_picture(True, config.fine, FINE, pictured=True) is expected
+        assert not shows_picture(True, config.fine, FINE, pictured=False)
+        assert not shows_picture(False, config.fine, FINE, pictured=True)
 
 
 def test_four_views_are_drawn_for_mvdream(
