@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from knowledge import CAMERA, Hints, as_images, denoised, sample, true_views
-from results import table
+from results import save_sheet, table
 from torch import Tensor
 
 from maquette.common.embedded.training.data import View
 from maquette.common.priors.pretrained import PretrainedPrior
-from maquette.common.scene.images import psnr_of_each, save_strip
+from maquette.common.scene.images import psnr_of_each
 from maquette.common.toybox.grammar import parse
 
 TURNS = (45, 90, 135, 180)
@@ -115,4 +115,4 @@ def sheet(found: Continued, path: Path) -> None:
         rows.append(torch.stack([picture, *(image for pair in pairs for image in pair)]))
     images = torch.cat(rows).permute(0, 3, 1, 2)
     small = F.interpolate(images, (SHOWN, SHOWN), mode="area").permute(0, 2, 3, 1)
-    save_strip(small, path, columns=2 * (1 + 2 * len(TURNS)))
+    save_sheet(small, path, columns=2 * (1 + 2 * len(TURNS)))

@@ -30,7 +30,7 @@ from continuation import report as report_continued
 from kept import begun, failing_in_one_line, kept
 from pictured import pictured
 from recognition import recognised
-from results import table, write_section
+from results import save_sheet, table, write_section
 
 from maquette.coarse.train import run_coarse
 from maquette.common.begin import Choices
@@ -40,7 +40,6 @@ from maquette.common.embedded.vocabulary import is_held_out
 from maquette.common.errors import UserError
 from maquette.common.runs.folder import Run, open_run, slug
 from maquette.common.scene.cameras import orbit
-from maquette.common.scene.images import save_strip
 from maquette.common.toybox.grammar import parse
 from maquette.common.toybox.objects import build
 from maquette.common.toybox.recognize import LOOKS, janus_views, nearest_category, nearest_color
@@ -142,7 +141,7 @@ def main() -> None:
     if not whole or options.settings or options.prior not in PRIORS:
         return
     sheet = torch.cat([row(folder_of(c, 0, options)) for c in CAPTIONS])
-    save_strip(sheet, Path("docs/images") / f"known_answer-{options.prior}.png", columns=12)
+    save_sheet(sheet, Path("docs/images") / f"known_answer-{options.prior}.png", columns=12)
     write_section(f"known_answer.py --prior {options.prior}", body)
 
 

@@ -20,7 +20,7 @@ import torch
 from continuation import UNSEEN
 from kept import SCORES, begun, failing_in_one_line, kept
 from PIL import Image
-from results import table, write_section
+from results import save_sheet, table, write_section
 from torch import Tensor
 
 from maquette.coarse.train import run_coarse
@@ -29,7 +29,7 @@ from maquette.common.rasterize import Raster, interpolate
 from maquette.common.runs.folder import Run, open_run, slug
 from maquette.common.runs.picture import elevation_of
 from maquette.common.scene.cameras import Cameras, orbit
-from maquette.common.scene.images import psnr, save_strip
+from maquette.common.scene.images import psnr
 from maquette.common.scene.mesh import Mesh
 from maquette.common.toybox.grammar import parse
 from maquette.common.toybox.objects import ToyObject, build
@@ -82,7 +82,7 @@ def pictured(captions: list[str], options: argparse.Namespace) -> None:
     write_section(f"known_answer.py --image --mesh, {name}", body)
     if options.tilt is None:
         rows = [row(number, caption, options) for number, caption in enumerate(captions)]
-        save_strip(torch.cat(rows), Path(f"docs/images/pictured-{options.prior}.png"), columns=18)
+        save_sheet(torch.cat(rows), Path(f"docs/images/pictured-{options.prior}.png"), columns=18)
 
 
 def place(number: int) -> tuple[float, float]:

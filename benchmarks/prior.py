@@ -20,7 +20,7 @@ import torch
 from kept import begun, failing_in_one_line, handed_over, kept
 from knowledge import BLIND, CAMERA, Hints, denoised, sample, small_things, true_views
 from likeness import diversity
-from results import table, write_section
+from results import save_sheet, table, write_section
 from torch import Tensor
 
 from maquette.common.begin import Choices
@@ -31,7 +31,7 @@ from maquette.common.embedded.vocabulary import HELD_OUT_COLORS
 from maquette.common.priors.pretrained import PretrainedPrior
 from maquette.common.runs.folder import Run
 from maquette.common.scene.cameras import orbit
-from maquette.common.scene.images import psnr_of_each, save_strip
+from maquette.common.scene.images import psnr_of_each
 from maquette.common.toybox.grammar import CATEGORIES, COLORS, PATTERNS, Caption
 from maquette.common.toybox.score import Scores, unlit_views
 from maquette.fine.evaluate import evaluate_run, textured
@@ -96,7 +96,7 @@ def samples(prior: PretrainedPrior) -> None:
         truth = true_views(views, prior.resolution)
         told, blind = sample(prior, views), sample(prior, views, BLIND)
         rows.append(torch.stack([truth[0], told[0], blind[0], truth[1], told[1], blind[1]]))
-    save_strip(torch.cat(rows), Path("docs/images/prior-samples.png"), columns=24)
+    save_sheet(torch.cat(rows), Path("docs/images/prior-samples.png"), columns=24)
 
 
 def errors(priors: dict[str, PretrainedPrior]) -> str:
@@ -186,7 +186,7 @@ def seeds(options: argparse.Namespace) -> None:
         ious = "  ".join(f"{s.iou:.3f}" for s in scores)
         cells.append([name, f_scores, ious, f"{diversity(images, masks):.3f}"])
         rows.append(images.flatten(0, 1))
-    save_strip(torch.cat(rows), Path("docs/images/prior-seeds.png"), columns=12)
+    save_sheet(torch.cat(rows), Path("docs/images/prior-seeds.png"), columns=12)
     header = ["schedule", "F-score of four seeds", "IoU", "diversity"]
     body = f'"{SEED_CAPTION}" after the hand-off, four seeds each.\n\n{table(header, cells)}'
     print(body)

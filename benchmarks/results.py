@@ -7,6 +7,10 @@ import re
 from pathlib import Path
 
 import torch
+from PIL import Image
+from torch import Tensor
+
+from maquette.common.scene.images import strip
 
 PATH = Path(__file__).parent / "RESULTS.md"
 _HEAD = """# Results
@@ -25,6 +29,16 @@ def write_section(script: str, body: str) -> None:
     else:
         text = f"{text.rstrip()}\n\n{section}"
     PATH.write_text(text.rstrip() + "\n", "utf-8")
+
+
+def save_sheet(images: Tensor, path: Path, columns: int) -> None:
+    """Write images `[B, H, W, 3]` side by side as a picture of the docs: 256 colours, a PNG."""
+    pixels = (strip(images, columns).clamp(0.0, 1.0) * 255.0).round().byte().numpy()
+    shown = Image.fromarray(pixels).quantize(
+        256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown.save(path, optimize=True)
 
 
 def read_rows(script: str) -> list[list[str]]:
