@@ -220,7 +220,10 @@ def test_the_announcement_says_where_what_and_with_whom(run: Run, capsys) -> Non
         "stages: 1 of 3 coarse, 500 steps at 64 px; 2 of 3 fine, 150 steps at 512 px; "
         "3 of 3 export",
     ]
-    assert told[2] == "prior: toybox, sds, guidance 2, 2 views a step"
+    assert told[2:4] == [
+        "prior, coarse stage: toybox, sds, guidance 2, 2 views a step",
+        "prior, fine stage: toybox, sds, guidance 2 to 1, 2 views a step",
+    ]
     clip = build_config("a red mushroom", "dreamfields")
     (judge,) = (line for line in lines(Run(run.folder, clip), (COARSE,), False) if "CLIP" in line)
     assert judge == "prior: CLIP openai/clip-vit-base-patch16, 1 views a step"
